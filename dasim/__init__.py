@@ -1,0 +1,1 @@
+"""dasim: data assimilation with diffusion priors, in JAX."""

@@ -1,0 +1,200 @@
+"""The command line."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from dasim import config as schema
+from dasim.types import DasimError, DataError
+
+app = typer.Typer(
+    help="Data assimilation with diffusion priors.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+DEFAULT = "nyc-weather"
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: a.b=value.")]
+
+
+def _fail(error: DasimError):
+    errors.print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True, highlight=False)
+    raise typer.Exit(1)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _bars() -> Progress:
+    return Progress(
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )
+
+
+@app.command()
+def run(
+    config: Annotated[str, typer.Argument(help="YAML file, or a shipped config's name.")] = DEFAULT,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run's files.")] = None,
+    set_: Set = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoints.")] = False,
+):
+    """Cycle an assimilation, score it, and write its report."""
+    from dasim import experiment
+
+    try:
+        settings = schema.read(schema.find_config(config), schema.Run, set_ or [])
+        folder = out or Path("runs") / settings.name
+        if resume and not (folder / "checkpoint").is_dir():
+            raise DataError(f"{folder}: has no checkpoint to resume from; run without --resume")
+        if not resume and (folder / "checkpoint").is_dir():
+            shutil.rmtree(folder / "checkpoint")
+        with _bars() as bars:
+            tasks = {m.name: bars.add_task(m.name, total=None, note="") for m in settings.methods}
+
+            def progress(name, done, total, note):
+                bars.update(tasks[name], completed=done, total=total, note=note)
+
+            scores = experiment.run(settings, folder, resume, progress)
+    except DasimError as error:
+        _fail(error)
+    _print_scores(scores)
+    console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(help="YAML file, or a shipped config's name.")],
+    out: Annotated[Path | None, typer.Option(help="File of the prior; runs/NAME.safetensors.")] = None,
+    set_: Set = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped training.")] = False,
+):
+    """Train a diffusion prior and write it to one file."""
+    from dasim import experiment
+
+    try:
+        settings = schema.read(schema.find_config(config), schema.Train, set_ or [])
+        path = out or Path("runs") / f"{settings.name}.safetensors"
+        checkpoint = path.with_suffix(".training")
+        if checkpoint.exists() and not resume:
+            shutil.rmtree(checkpoint)
+        with _bars() as bars:
+            tasks = {s: bars.add_task(s, total=None, note="") for s in ("mean", "residual")}
+
+            def report(stage, step, steps, training, held_out):
+                note = f"loss {training:.4g}, held out {held_out:.4g}"
+                bars.update(tasks[stage], completed=step, total=steps, note=note)
+
+            header = experiment.train(settings, path, checkpoint, report)
+    except DasimError as error:
+        _fail(error)
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    figures = header["held_out"]
+    console.print(
+        f"one-step mean: RMSE {figures['rmse_mean']:.4g} held out "
+        f"(persistence {figures['rmse_persistence']:.4g}); denoising loss "
+        f"{figures['denoising_loss']:.4g} (1 for a Gaussian residual)\nprior: {path}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+@app.command()
+def show(run_dir: Annotated[Path, typer.Argument(help="Folder of a run.")]):
+    """Print the score tables of a run."""
+    try:
+        try:
+            scores = json.loads((run_dir / "scores.json").read_text())
+        except OSError as error:
+            raise DataError(f"{run_dir / 'scores.json'}: cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise DataError(f"{run_dir / 'scores.json'}: not JSON: {error}") from None
+    except DasimError as error:
+        _fail(error)
+    _print_scores(scores)
+
+
+def _number(value, digits=3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _print_scores(scores: dict):
+    table = Table(title="Analysis and forecast scores", title_justify="left")
+    table.add_column("method")
+    columns = {
+        "CRPS": "crps_analysis",
+        "RMSE": "rmse_analysis",
+        "spread": "spread_analysis",
+        "90 % cover": "coverage_90_analysis",
+        "CRPS fc": "crps_forecast",
+        "RMSE fc": "rmse_forecast",
+        "s / cycle": "seconds_per_cycle",
+    }
+    for title in columns:
+        table.add_column(title, justify="right")
+    for name, row in scores["methods"].items():
+        lost = row.get("diverged_at")
+        label = name if lost is None else f"{name} [red](diverged at {lost})[/]"
+        table.add_row(label, *(_number(row.get(key), 4) for key in columns.values()))
+    console.print(table)
+    for station, methods in scores.get("withheld", {}).items():
+        quantities = list(next(iter(methods.values())))
+        units = scores.get("units", {})
+        table = Table(
+            title=f"{station} withheld: RMSE / CRPS / 90 % coverage", title_justify="left"
+        )
+        table.add_column("method")
+        for quantity in quantities:
+            table.add_column(f"{quantity} [{units.get(f'{station}.{quantity}', '')}]".replace("[", "\\["))
+        for name, row in methods.items():
+            cells = [
+                " / ".join(
+                    _number(row[q].get(key), d) for key, d in (("rmse", 2), ("crps", 2), ("coverage_90", 2))
+                )
+                for q in quantities
+            ]
+            table.add_row(name, *cells)
+        console.print(table)
+
+
+@app.command(name="list")
+def list_():
+    """List the shipped configs and priors, the models and the filters."""
+    from dasim import filters, models
+    from dasim.priors.store import read_header
+    from dasim.problems import SHIPPED
+
+    folder = schema.configs_folder()
+    groups = {
+        "configs": [str(p.relative_to(folder).with_suffix("")) for p in sorted(folder.rglob("*.yaml"))],
+        "models": [n for n in dir(models) if n[0].isupper() and not n.startswith("Abstract")],
+        "filters": [n for n in dir(filters) if n[0].isupper() and not n.startswith("Abstract")],
+    }
+    for title, names in groups.items():
+        console.print(f"[bold]{title}[/]")
+        for name in names:
+            console.print(f"  {name}", highlight=False)
+    console.print("[bold]priors[/]")
+    for path in sorted(SHIPPED.glob("*.safetensors")):
+        header = read_header(path)
+        console.print(f"  {path.stem}: {header['data']['description']}", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,294 @@
+"""A run: chunks of cycles with progress, files and checkpoints; and the training of a prior."""
+
+import json
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import yaml
+
+from dasim import config as schema
+from dasim import filters
+from dasim.cycling import scan_cycles
+from dasim.priors.store import load_arrays, save_arrays, write_atomically
+from dasim.priors.train import FitSettings
+from dasim.problems import (
+    Pairs,
+    Problem,
+    make_problem,
+    simulated_pairs,
+    system_transition,
+    weather_pairs,
+)
+from dasim.report import write_report
+from dasim.results import MethodFile, reference_scores
+from dasim.trained import NetworkSpec, PriorSpec, save_prior, train_transition
+from dasim.types import Analysis, DasimError, DivergedError
+from dasim.weather import DAY, QUANTITIES, VARIABLES, YEAR
+
+Progress = Callable[[str, int, int, str], None]
+
+
+def make_filter(method: schema.Method, problem: Problem) -> filters.AbstractFilter:
+    """A filter from its config."""
+    options = method.model_dump(exclude={"name", "kind", "transition", "members"})
+    if "localization_radius" in options:
+        radius = options.pop("localization_radius")
+        options["localization"] = None if radius is None else problem.localization(radius)
+    return getattr(filters, method.kind)(**options)
+
+
+def _keep(info: Analysis):
+    return info.forecast, info.analysis, info.log_evidence
+
+
+@eqx.filter_jit
+def _run_chunk(filter, transition, observation, states, observations, masks, keys, start):
+    """All folds of one chunk; `states`, `masks` and `keys` have a leading fold axis."""
+
+    def one(state, mask, key):
+        seen = eqx.tree_at(lambda o: o.mask, observations, mask)
+        return scan_cycles(filter, transition, observation, state, seen, key, start, _keep)
+
+    return jax.vmap(one)(states, masks, keys)
+
+
+def _chunk_length(segment: int, wanted: int) -> int:
+    """The largest chunk of at most `wanted` cycles that divides a segment, or nearly."""
+    n_chunks = -(-segment // wanted)
+    return -(-segment // n_chunks)
+
+
+@dataclass
+class MethodRun:
+    """One method's way through a problem."""
+
+    method: schema.Method
+    problem: Problem
+    run: schema.Run
+    folder: Path
+
+    def __post_init__(self):
+        self.members = self.method.members or self.run.members
+        self.file = MethodFile(
+            self.folder / f"{self.method.name}.nc",
+            self.problem,
+            self.members,
+            self.run.cycle.save_forecast,
+        )
+        self.checkpoint = self.folder / "checkpoint" / f"{self.method.name}.safetensors"
+        self.filter = make_filter(self.method, self.problem)
+        self.transition = self.problem.transition(self.method.transition)
+        # named, so that another method added to the config changes nothing here
+        salt = zlib.crc32(self.method.name.encode())
+        self.key = jax.random.fold_in(jax.random.key(self.run.seed), salt)
+        folds = jnp.arange(len(self.problem.folds))
+        self.fold_keys = jax.vmap(lambda f: jax.random.fold_in(self.key, f))(folds)
+
+    def fresh(self, start: int):
+        """The filter's states at the beginning of a segment."""
+
+        def one(key):
+            draw, init = jax.random.split(jax.random.fold_in(key, 2**31 + start))
+            ensemble = self.problem.ensemble(self.members, draw)
+            return self.filter.init(ensemble.astype(self._dtype), init)
+
+        return jax.vmap(one)(self.fold_keys)
+
+    @property
+    def _dtype(self):
+        return jnp.float64 if self.run.precision == "float64" else jnp.float32
+
+    def chunks(self) -> list[tuple[int, int, bool]]:
+        """Start, number of cycles, and whether a segment begins, of each chunk."""
+        segment, total = self.problem.segment, self.problem.n_cycles
+        length = _chunk_length(segment, self.run.cycle.chunk)
+        return [
+            (start, min(length, first + segment - start), start == first)
+            for first in range(0, total, segment)
+            for start in range(first, first + segment, length)
+        ]
+
+    def _observations(self, start: int, n: int, length: int):
+        """One chunk's observations, padded at the end with cycles in which nothing was seen."""
+        rows = np.minimum(np.arange(start, start + length), start + n - 1)
+        observed = jax.tree.map(lambda a: jnp.asarray(np.asarray(a)[rows]), self.problem.observations)
+        real = (np.arange(length) < n)[None, :, None]
+        return observed, jnp.asarray(self.problem.masks[:, rows] & real)
+
+    def execute(self, resume: bool, progress: Progress) -> dict:
+        """Run all chunks that are not done; the timing and the cycle of a divergence."""
+        chunks = self.chunks()
+        length = chunks[0][1]
+        states = self.fresh(0)
+        done, seconds, diverged = 0, 0.0, None
+        if resume and self.checkpoint.exists():
+            states, header = load_arrays(self.checkpoint, states)
+            if header.get("config") != self._identity():
+                raise DasimError(
+                    f"{self.checkpoint}: belongs to a run with other settings; use another --out, "
+                    "or run without --resume to start afresh"
+                )
+            done, seconds, diverged = header["done"], header["seconds"], header["diverged_at"]
+            if not self.file.path.exists():
+                raise DasimError(
+                    f"{self.file.path}: is missing though its checkpoint is there; "
+                    "run without --resume to start afresh"
+                )
+        else:
+            self.file.create(self.method.name, self.method.kind, self.run.cycle.burn_in)
+        arguments = (self.filter, self.transition, self.problem.observation)
+        compiled = None
+        for number, (start, n, begins) in enumerate(chunks):
+            if number < done or diverged is not None:
+                progress(self.method.name, start + n, self.problem.n_cycles, "")
+                continue
+            if begins:
+                states = self.fresh(start)
+            observed, masks = self._observations(start, n, length)
+            inputs = (states, observed, masks, self.fold_keys, jnp.asarray(start))
+            if compiled is None:
+                progress(self.method.name, start, self.problem.n_cycles, "compiling")
+                compiled = _run_chunk.lower(*arguments, *inputs).compile()
+            began = time.perf_counter()
+            states, saved = jax.block_until_ready(compiled(*arguments, *inputs))
+            seconds += time.perf_counter() - began
+            forecast, analysis, evidence = (np.asarray(a, float) for a in saved)
+            diverged = _first_bad(start, forecast[:, :n], analysis[:, :n])
+            self.file.write(start, forecast[:, :n], analysis[:, :n], evidence[:, :n])
+            self._save(states, number + 1, seconds, diverged)
+            progress(self.method.name, start + n, self.problem.n_cycles, "")
+        cycles = sum(n for _, n, _ in chunks)
+        return {"seconds_per_cycle": seconds / cycles, "diverged_at": diverged}
+
+    def _identity(self) -> str:
+        """What must be the same for a checkpoint to go on."""
+        shared = self.run.model_dump(mode="json", exclude={"methods", "name"})
+        return json.dumps([shared, self.method.model_dump(mode="json")], sort_keys=True)
+
+    def _save(self, states, done, seconds, diverged):
+        header = {"done": done, "seconds": seconds, "diverged_at": diverged}
+        try:
+            save_arrays(self.checkpoint, states, {**header, "config": self._identity()})
+        except OSError as error:
+            raise DasimError(
+                f"{self.checkpoint}: cannot be written ({error.strerror}); free some space, then "
+                "go on with --resume"
+            ) from None
+
+
+def _first_bad(start: int, *ensembles: np.ndarray) -> int | None:
+    """The first cycle with a value that is not finite, in `(fold, cycle, ...)` arrays."""
+    bad = [~np.isfinite(e).all(axis=(0, *range(2, e.ndim))) for e in ensembles]
+    cycles = np.flatnonzero(np.any(bad, 0))
+    return start + int(cycles[0]) if len(cycles) else None
+
+
+def run(
+    settings: schema.Run, folder: Path, resume: bool = False, progress: Progress | None = None
+) -> dict:
+    """Assimilate, and write the files of a run into `folder`.
+
+    Returns:
+        What stands in `scores.json`.
+
+    Raises:
+        DasimError: bad settings or data, a full disk; everything computed so far is kept.
+        DivergedError: after all methods are done, if one lost the truth.
+    """
+    report_progress = progress or (lambda *_: None)
+    with jax.enable_x64(settings.precision == "float64"):
+        return _run(settings, Path(folder), resume, report_progress)
+
+
+def _run(settings, folder, resume, progress):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        resolved = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+        write_atomically(folder / "config.yaml", resolved.encode())
+    except OSError as error:
+        raise DasimError(f"{folder}: cannot be written ({error.strerror})") from None
+    problem = make_problem(settings, jax.random.key(settings.seed))
+    # all methods are made before the first one runs: a bad setting costs no computing
+    runs = [MethodRun(m, problem, settings, folder) for m in settings.methods]
+    scores: dict = {"methods": {}}
+    if problem.kind == "real":
+        scores["units"] = {v: QUANTITIES[v.split(".")[1]] for v in VARIABLES}
+        scores["withheld"] = reference_scores(problem)
+    diverged = []
+    for one in runs:
+        outcome = one.execute(resume, progress)
+        scores["methods"][one.method.name] = {**one.file.scores(), **outcome}
+        if problem.kind == "real":
+            for station, table in one.file.withheld_scores().items():
+                scores["withheld"][station][one.method.name] = table
+        if outcome["diverged_at"] is not None:
+            diverged.append((one.method.name, outcome["diverged_at"]))
+        text = json.dumps(_without_nan(scores), indent=1)
+        write_atomically(folder / "scores.json", text.encode())
+    write_report(folder)
+    if diverged:
+        names = "; ".join(f"{name} at cycle {k} of {problem.n_cycles}" for name, k in diverged)
+        raise DivergedError(
+            f"diverged: {names}. What was computed is in {folder}. Try more inflation, a smaller "
+            "localization_radius or more members."
+        )
+    return scores
+
+
+def _without_nan(value):
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def train(
+    settings: schema.Train,
+    path: Path,
+    checkpoint: Path | None = None,
+    report: Callable[[str, int, int, float, float], None] | None = None,
+) -> dict:
+    """Train a prior as its config says and write it to `path`; its held-out figures."""
+    key = jax.random.key(settings.seed)
+    networks = {
+        "mean": NetworkSpec(**settings.mean.model_dump()),
+        "residual": NetworkSpec(**settings.residual.model_dump()),
+        "schedule": settings.schedule,
+    }
+    if settings.system is not None:
+        transition = system_transition(settings.system)
+        alike = settings.system.kind == "lorenz96"
+        spec = PriorSpec(transition.shape, transition.interval, alike=alike, **networks)
+        pairs: Pairs = simulated_pairs(settings.system, settings.perturbation, key)
+    else:
+        spec = PriorSpec((len(VARIABLES),), 1.0, (DAY, YEAR), **networks)
+        pairs = weather_pairs(settings.data, spec.periods)
+    trained, figures = train_transition(
+        spec,
+        pairs.draw,
+        pairs.held_out,
+        jax.random.fold_in(key, 1),
+        FitSettings(**settings.fit_mean.model_dump()),
+        FitSettings(**settings.fit_residual.model_dump()),
+        checkpoint,
+        report,
+    )
+    header = {
+        "name": settings.name,
+        "config": settings.model_dump(mode="json"),
+        "data": {"description": pairs.description},
+        "held_out": figures,
+    }
+    try:
+        save_prior(path, trained, spec, header)
+    except OSError as error:
+        raise DasimError(f"{path}: cannot be written ({error.strerror})") from None
+    return header

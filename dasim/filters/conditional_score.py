@@ -1,0 +1,103 @@
+r"""The conditional score filter: a Kalman update inside every denoising step.
+
+With x the ancestor and x' the state of the cycle, the filter samples both factors of
+
+    p(x', x | y_1:k+1) = p(x | y_1:k+1) p(x' | x, y_k+1)
+
+by the transport of `dasim.filters.guided`. Stage one moves each ancestor under the prior
+N(m, P) of the last analysis ensemble, P localised, and the event y = h(mean(x)) with error
+covariance R + H Q H^T. Stage two draws x' from the transition guided by the same event.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from dasim.covariance import DenseCovariance, Localization, anomalies, flatten, inflate
+from dasim.events import GaussianEvent
+from dasim.filters.base import (
+    AbstractFilter,
+    check_ensemble,
+    check_inflation,
+    describe,
+    propagate,
+)
+from dasim.filters.guided import guide, smooth_constraint, transport
+from dasim.priors.schedules import AbstractSchedule, VESchedule
+
+
+class ConditionalScoreFilter(AbstractFilter):
+    """Conditions ancestors and transition on the observations as an event.
+
+    Attributes:
+        inflation: factor on the anomalies of the ancestors.
+        localization: taper of the ancestors' covariance, or None.
+        encoded: share of a member's own latent in the variance of its start, 0 to 1; the rest
+            is drawn anew from N(m, P). 1 keeps the structure of the ensemble.
+        levels: noise levels of stage one.
+        guide_levels: noise levels of stage two.
+        relinearizations: linearisations at each level.
+        cap: largest ratio of a correction's whitened length to its expected one.
+        schedule: the levels, relative to the prior's spread.
+    """
+
+    inflation: float = eqx.field(default=1.0, converter=check_inflation)
+    localization: Localization | None = None
+    encoded: float = eqx.field(static=True, default=1.0)
+    levels: int = eqx.field(static=True, default=5)
+    guide_levels: int = eqx.field(static=True, default=8)
+    relinearizations: int = eqx.field(static=True, default=2)
+    cap: float = 4.0
+    schedule: AbstractSchedule = VESchedule(sigma_min=0.03, sigma_max=8.0)
+
+    def __check_init__(self):
+        if not 0 <= self.encoded <= 1:
+            raise ValueError(f"encoded is {self.encoded}, expected a share from 0 to 1")
+        for name in ("levels", "guide_levels", "relinearizations"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+
+    def init(self, ensemble, key):
+        return check_ensemble(ensemble)
+
+    def step(self, transition, observation, state, obs, key):
+        forecast_key, latent_key, guide_key = jax.random.split(key, 3)
+        t = obs.time - transition.interval
+        event = observation.event(obs)
+        if not isinstance(event, GaussianEvent):
+            raise TypeError(
+                "the conditional score filter needs Gaussian observation errors, not "
+                f"{type(observation.error).__name__}"
+            )
+        forecast = propagate(transition, state, t, forecast_key)
+        ancestors = self._smooth(transition, event, inflate(state, self.inflation), t, latent_key)
+        levels = self.schedule.levels(self.guide_levels)
+        keys = jax.random.split(guide_key, len(state))
+        guided = jax.vmap(
+            lambda x, k: guide(
+                transition, x, t, event, levels, k, self.relinearizations, self.cap
+            )
+        )(ancestors, keys)
+        analysis = jnp.where(obs.mask.any(), guided, forecast)
+        return analysis, describe(event, forecast, analysis, obs)
+
+    def _smooth(self, transition, event, ensemble, t, key):
+        """Stage one: draws of p(x | y)."""
+        members = flatten(ensemble)
+        mean, x = anomalies(members)
+        cov = x.T @ x
+        if self.localization is not None:
+            cov = cov * self.localization.state_state.astype(x.dtype)
+        start = members - mean
+        if self.encoded < 1:
+            noise = jax.random.normal(key, members.shape, members.dtype)
+            fresh = jax.vmap(DenseCovariance.from_matrix(cov).sqrt)(noise)
+            start = self.encoded**0.5 * start + (1 - self.encoded) ** 0.5 * fresh
+        levels = self.schedule.levels(self.levels).astype(members.dtype)
+        constraint = smooth_constraint(transition, event, t, ensemble.shape[1:])
+        smoothed = jax.vmap(
+            lambda y: transport(
+                y, mean, lambda m: cov @ m, event, constraint, levels, self.relinearizations, self.cap
+            )
+        )(start)
+        return smoothed.reshape(ensemble.shape)

@@ -1,0 +1,59 @@
+"""The model protocol, and one time step of an ordinary differential equation."""
+
+import abc
+from collections.abc import Callable
+
+import diffrax
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from dasim.covariance import AbstractCovariance
+from dasim.types import Key, State
+
+
+class AbstractModel(eqx.Module):
+    """A discrete-time dynamical system.
+
+    Attributes:
+        dt: length of one step, in model time units.
+        shape: shape of a state.
+    """
+
+    dt: eqx.AbstractVar[float]
+    shape: eqx.AbstractVar[tuple[int, ...]]
+
+    @abc.abstractmethod
+    def step(self, x: State, t: Float[Array, ""], key: Key | None) -> State:
+        """The state at t + dt given x at t; with `key` None, its mean given x."""
+
+    @abc.abstractmethod
+    def step_cov(self, x: State, t: Float[Array, ""]) -> AbstractCovariance | None:
+        """Covariance of `step` given x, on flat states; None for a deterministic model."""
+
+
+Tendency = Callable[[Float[Array, ""], State], State]
+
+
+def integrate(
+    tendency: Tendency, x: State, t, dt, solver: diffrax.AbstractSolver | None = None
+) -> State:
+    """One step of length `dt` of dx/dt = tendency(t, x).
+
+    The default is the classical fourth-order Runge-Kutta scheme; any diffrax solver of
+    ordinary differential equations can take its place.
+    """
+    if solver is not None:
+        term = diffrax.ODETerm(lambda t, y, args: tendency(t, y))
+        state = solver.init(term, t, t + dt, x, None)
+        return solver.step(term, t, t + dt, x, None, state, made_jump=False)[0]
+    k1 = tendency(t, x)
+    k2 = tendency(t + dt / 2, x + dt / 2 * k1)
+    k3 = tendency(t + dt / 2, x + dt / 2 * k2)
+    k4 = tendency(t + dt, x + dt * k3)
+    return x + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+
+
+def check_dt(dt: float) -> float:
+    if not dt > 0:
+        raise ValueError(f"dt is {dt}, expected a positive step")
+    return float(dt)

@@ -1,0 +1,15 @@
+"""Diffusion priors: schedules, denoisers, networks, sampling, training and files."""
+
+from dasim.priors.denoisers import AbstractDenoiser as AbstractDenoiser
+from dasim.priors.denoisers import EDMDenoiser as EDMDenoiser
+from dasim.priors.denoisers import GaussianDenoiser as GaussianDenoiser
+from dasim.priors.denoisers import MeanNetwork as MeanNetwork
+from dasim.priors.denoisers import Standardizer as Standardizer
+from dasim.priors.denoisers import Whitener as Whitener
+from dasim.priors.networks import MLP as MLP
+from dasim.priors.networks import AbstractNetwork as AbstractNetwork
+from dasim.priors.networks import PeriodicConv as PeriodicConv
+from dasim.priors.sampler import sample as sample
+from dasim.priors.schedules import AbstractSchedule as AbstractSchedule
+from dasim.priors.schedules import VESchedule as VESchedule
+from dasim.priors.schedules import VPSchedule as VPSchedule

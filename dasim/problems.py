@@ -1,0 +1,396 @@
+"""Problems: what a run assimilates, made from its config.
+
+A twin experiment simulates a truth and its observations; real sensors bring theirs, with some
+withheld in each fold.
+"""
+
+import abc
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dasim import config as schema
+from dasim import weather
+from dasim.covariance import Localization, ring
+from dasim.models import LinearGaussian, Lorenz63, Lorenz96
+from dasim.observe import Gaussian, Observation, Select, check_observations
+from dasim.trained import load_prior
+from dasim.transitions import AbstractTransition, ModelTransition, phases, simulate
+from dasim.types import DataError, Ensemble, Key, Observations
+
+FUNCTIONS = {"identity": None, "arctan": jnp.arctan, "abs": jnp.abs, "square": jnp.square}
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+def find_prior(name: str) -> Path:
+    """A prior's file: a path as given, or a shipped prior by name."""
+    given = Path(name)
+    if given.suffix == ".safetensors":
+        return given
+    path = SHIPPED / f"{name}.safetensors"
+    if path.exists():
+        return path
+    known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.safetensors"))) or "none"
+    raise DataError(
+        f"transition: {name!r} is neither 'model' nor 'linear', nor a shipped prior ({known}), "
+        "nor the path of a .safetensors file"
+    )
+
+
+def system_transition(system: schema.System) -> ModelTransition:
+    """The numerical model of a config's system, over its interval."""
+    n_steps = round(system.interval / system.dt)
+    if n_steps < 1 or abs(n_steps * system.dt - system.interval) > 1e-6 * system.interval:
+        raise schema.ConfigError(
+            f"system.interval: {system.interval} is not a whole number of steps of {system.dt}"
+        )
+    if system.kind == "lorenz63":
+        model = Lorenz63(system.dt, system.sigma, system.rho, system.beta)
+    else:
+        model = Lorenz96(system.size, system.forcing, system.dt)
+    return ModelTransition(model, n_steps, system.noise or None)
+
+
+def climate(transition: ModelTransition, members: int, key: Key) -> Ensemble:
+    """States drawn from the system's climate: independent starts, run for long."""
+    shape = transition.shape
+    spin_up = ModelTransition(transition.model, max(1, round(40 / transition.model.dt)))
+    base = 8.0 if isinstance(transition.model, Lorenz96) else 1.0
+    start = base + jax.random.normal(key, (members, *shape))
+    return jax.jit(jax.vmap(spin_up.mean, (0, None)))(start, jnp.zeros(()))
+
+
+class Problem(abc.ABC):
+    """What a run assimilates.
+
+    Attributes:
+        kind: "twin" or "real".
+        observation: operator and errors.
+        observations: all cycles; its mask is replaced by each fold's.
+        masks: what each fold assimilates, `(fold, cycle, obs)`.
+        folds: a name for each fold.
+        segment: cycles after which the ensemble is drawn anew.
+        scored: cycles that count, `(cycle,)`.
+    """
+
+    kind: str
+    observation: Observation
+    observations: Observations
+    masks: np.ndarray
+    folds: tuple[str, ...]
+    segment: int
+    scored: np.ndarray
+
+    @property
+    def n_cycles(self) -> int:
+        return len(self.scored)
+
+    @abc.abstractmethod
+    def ensemble(self, members: int, key: Key) -> Ensemble:
+        """Members from the climate."""
+
+    @abc.abstractmethod
+    def model(self, name: str) -> AbstractTransition:
+        """The transition "model" or "linear", whichever the problem has."""
+
+    @abc.abstractmethod
+    def localization(self, radius: float) -> Localization:
+        """Tapers of half-width `radius` on the problem's coordinates."""
+
+    def transition(self, name: str) -> AbstractTransition:
+        """A transition by its name in a config.
+
+        Raises:
+            DataError: an unknown name, a broken file, or a prior of another system.
+        """
+        if name in ("model", "linear"):
+            return self.model(name)
+        transition, _ = load_prior(find_prior(name), self.shape, self.interval)
+        return transition
+
+    @property
+    @abc.abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a state."""
+
+    @property
+    @abc.abstractmethod
+    def interval(self) -> float:
+        """Time between cycles."""
+
+
+class Twin(Problem):
+    """A simulated truth observed with simulated errors."""
+
+    kind = "twin"
+    folds = ("all",)
+
+    def __init__(self, run: schema.Run, key: Key):
+        self.dynamics = system_transition(run.system)
+        size, observe = int(np.prod(self.dynamics.shape)), run.observe
+        if (observe.every is None) == (observe.sites is None):
+            raise schema.ConfigError("observe: give exactly one of every and sites")
+        if isinstance(observe.std, dict) or observe.withhold is not None:
+            raise schema.ConfigError(
+                "observe: std by quantity and withhold belong to real sensors; "
+                "a twin experiment takes one std"
+            )
+        self.sites = observe.sites or list(range(0, size, observe.every))
+        if max(self.sites) >= size:
+            raise schema.ConfigError(
+                f"observe.sites: {max(self.sites)} is outside the state's {size} variables (0 to "
+                f"{size - 1})"
+            )
+        operator = Select(self.sites, FUNCTIONS[observe.function])
+        self.observation = Observation(operator, Gaussian(std=observe.std))
+        truth_key, start_key = jax.random.split(key)
+        start = climate(self.dynamics, 1, start_key)[0]
+        truth, self.observations = simulate(
+            self.dynamics, self.observation, start, run.cycle.n_cycles, truth_key
+        )
+        self.truth = np.asarray(truth)
+        check_observations(self.observations, len(self.sites), "simulated observations")
+        self.masks = np.asarray(self.observations.mask)[None]
+        self.segment = run.cycle.n_cycles
+        self.scored = np.arange(run.cycle.n_cycles) >= run.cycle.burn_in
+
+    @property
+    def shape(self):
+        return self.dynamics.shape
+
+    @property
+    def interval(self):
+        return self.dynamics.interval
+
+    def ensemble(self, members, key):
+        return climate(self.dynamics, members, key)
+
+    def model(self, name):
+        if name == "linear":
+            raise schema.ConfigError(
+                "transition: 'linear' is fitted to real sensors; a twin experiment has 'model'"
+            )
+        return self.dynamics
+
+    def localization(self, radius):
+        if isinstance(self.dynamics.model, Lorenz96):
+            return ring(self.shape[0], self.sites, radius)
+        return Localization(radius, np.arange(self.shape[0]), np.asarray(self.sites))
+
+
+class WeatherStations(Problem):
+    """The hourly reports of three airports, one of them withheld in each fold."""
+
+    kind = "real"
+
+    def __init__(self, run: schema.Run, key: Key):
+        data, observe = run.data, run.observe
+        if observe.every is not None or observe.sites is not None:
+            raise schema.ConfigError("observe: every and sites belong to a twin experiment")
+        self.reports = weather.load(data.path, data.train_days, data.of_days)
+        self.folds = tuple(observe.withhold or weather.STATIONS)
+        for station in self.folds:
+            if station not in weather.STATIONS:
+                raise schema.ConfigError(
+                    f"observe.withhold: there is no station {station!r}; "
+                    f"the data have {', '.join(weather.STATIONS)}"
+                )
+        self.std = self._error(observe.std)
+        self.index, self.scored, self.segment = self._windows(data.lead_in_hours)
+        if run.cycle.n_cycles is not None:
+            kept = max(1, run.cycle.n_cycles // self.segment)
+            self.index, self.scored = (
+                a[: kept * self.segment] for a in (self.index, self.scored)
+            )
+            if run.cycle.n_cycles < self.segment:
+                self.index, self.scored = (
+                    a[: run.cycle.n_cycles] for a in (self.index, self.scored)
+                )
+                self.segment = run.cycle.n_cycles
+        values = self.reports.anomalies[self.index]
+        present = np.isfinite(values)
+        self.observation = Observation(
+            Select(range(len(weather.VARIABLES))), Gaussian(std=self.std / self.reports.scale)
+        )
+        self.observations = Observations(
+            jnp.asarray(self.reports.hours[self.index]),
+            jnp.asarray(np.where(present, values, 0.0)),
+            jnp.asarray(present),
+        )
+        check_observations(self.observations, len(weather.VARIABLES), "weather reports")
+        station = np.array([v.split(".")[0] for v in weather.VARIABLES])
+        self.masks = np.stack([present & (station != s) for s in self.folds])
+        self.station = station
+
+    @staticmethod
+    def _error(std) -> np.ndarray:
+        if not isinstance(std, dict):
+            raise schema.ConfigError(
+                "observe.std: real sensors need one for each quantity: "
+                f"{', '.join(weather.QUANTITIES)}"
+            )
+        unknown = sorted(set(std) - set(weather.QUANTITIES))
+        missing = sorted(set(weather.QUANTITIES) - set(std))
+        if unknown or missing:
+            what = f"unknown variable {unknown[0]!r}" if unknown else f"{missing[0]} is missing"
+            raise schema.ConfigError(
+                f"observe.std: {what}; the data have {', '.join(weather.QUANTITIES)}"
+            )
+        return np.array([std[q] for _ in weather.STATIONS for q in weather.QUANTITIES])
+
+    def _windows(self, lead_in: int):
+        test = ~self.reports.training
+        index, scored, length = [], [], None
+        for block in np.unique(self.reports.block[test]):
+            hours = np.flatnonzero(test & (self.reports.block == block))
+            window = np.arange(hours[0] - lead_in, hours[-1] + 1)
+            length = len(window) if length is None else length
+            if window[0] < 0 or len(window) != length:
+                continue  # a block that the year's end cuts short
+            index.append(window)
+            scored.append(window >= hours[0])
+        if not index:
+            raise DataError("the reports hold no whole test block: lower data.of_days")
+        return np.concatenate(index), np.concatenate(scored), length
+
+    @property
+    def shape(self):
+        return (len(weather.VARIABLES),)
+
+    @property
+    def interval(self):
+        return 1.0
+
+    @cached_property
+    def _training_states(self) -> np.ndarray:
+        a = self.reports.anomalies[self.reports.training]
+        return a[np.isfinite(a).all(1)]
+
+    def ensemble(self, members, key):
+        picks = jax.random.randint(key, (members,), 0, len(self._training_states))
+        return jnp.asarray(self._training_states)[picks]
+
+    def model(self, name):
+        """The least-squares linear-Gaussian transition of the training pairs."""
+        pairs, anomalies = self.reports.pairs(), self.reports.anomalies
+        now, after = anomalies[pairs], anomalies[pairs + 1]
+        regressors = np.concatenate([now, np.ones((len(now), 1))], 1)
+        weights, *_ = np.linalg.lstsq(regressors, after, rcond=None)
+        residual = after - regressors @ weights
+        cov = residual.T @ residual / (len(residual) - regressors.shape[1])
+        return ModelTransition(LinearGaussian(weights[:-1].T, cov, weights[-1]), 1)
+
+    def localization(self, radius):
+        raise schema.ConfigError(
+            "localization_radius: three airports within 30 km have nothing to localise; "
+            "leave it out"
+        )
+
+    @cached_property
+    def references(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Mean and standard deviation, `(time, 15)` each, of forecasts that use no other station."""
+        reports = self.reports
+        spread = np.broadcast_to(reports.scale, reports.values.shape)
+        filled = np.empty_like(reports.values)
+        filled[0] = reports.cycle[0]
+        last = np.full(reports.values.shape[1], np.nan)
+        for i, value in enumerate(reports.values):
+            filled[i] = np.where(np.isnan(last), reports.cycle[i], last)
+            last = np.where(np.isnan(value), last, value)
+        error = np.nanstd((reports.values - filled)[reports.training], 0)
+        persistence = filled, np.broadcast_to(error, filled.shape)
+        both = {"climatology": (reports.cycle, spread), "persistence": persistence}
+        return {name: (m[self.index], s[self.index]) for name, (m, s) in both.items()}
+
+
+def make_problem(run: schema.Run, key: Key) -> Problem:
+    """The problem that a config describes."""
+    return Twin(run, key) if run.system is not None else WeatherStations(run, key)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Training pairs of (condition, next state).
+
+    Attributes:
+        draw: function of (key, n) to a batch, jit-able.
+        held_out: pairs kept apart.
+        description: what they are, for the prior's header.
+    """
+
+    draw: object
+    held_out: tuple
+    description: str
+
+
+def simulated_pairs(system: schema.System, perturbation: float, key: Key) -> Pairs:
+    """Ancestors from the climate with noise of a random level added, and their next states.
+
+    The noise, up to `perturbation` standard deviations of the state's units, shows the prior
+    states off the attractor, where an analysis may put an ensemble.
+    """
+    transition = system_transition(system)
+    size = int(np.prod(transition.shape))
+
+    @jax.jit
+    def bank(key):
+        start = climate(transition, 256, key)
+        sample = jax.vmap(transition.sample, (0, None, 0))
+
+        def step(x, k):
+            x = sample(x, 0.0, jax.random.split(jax.random.fold_in(key, k), len(x)))
+            return x, x
+
+        return jax.lax.scan(step, start, jnp.arange(200))[1].reshape(-1, *transition.shape)
+
+    def drawer(states):
+        def draw(key, n):
+            pick, level_key, noise_key, step_key = jax.random.split(key, 4)
+            x = states[jax.random.randint(pick, (n,), 0, len(states))]
+            level = perturbation * jax.random.uniform(level_key, (n, 1)) ** 2
+            x = x + level * jax.random.normal(noise_key, x.shape)
+            after = jax.vmap(transition.sample, (0, None, 0))(x, 0.0, jax.random.split(step_key, n))
+            return x.reshape(n, size), after.reshape(n, size)
+
+        return draw
+
+    train_key, held_key = jax.random.split(key)
+    held_out = drawer(bank(held_key))(jax.random.fold_in(held_key, 1), 4096)
+    settings = ", ".join(f"{k} {v}" for k, v in system.model_dump().items() if k != "kind")
+    return Pairs(
+        drawer(bank(train_key)),
+        held_out,
+        f"simulated {system.kind} ({settings}), ancestors perturbed by up to {perturbation}",
+    )
+
+
+def weather_pairs(data: schema.NYCWeather, periods: tuple[float, ...]) -> Pairs:
+    """Consecutive whole reports of the training blocks; the last fifth of each is held out."""
+    reports = weather.load(data.path, data.train_days, data.of_days)
+    index = reports.pairs()
+    day = reports.hours[index] // weather.DAY % data.of_days
+    last = day >= 0.8 * data.train_days
+    states = jnp.asarray(reports.anomalies)
+    hours = jnp.asarray(reports.hours)
+
+    def gather(i):
+        features = phases(hours[i], periods)
+        return jnp.concatenate([states[i], features], 1), states[i + 1]
+
+    training, held = jnp.asarray(index[~last]), jnp.asarray(index[last])
+
+    def draw(key, n):
+        return gather(training[jax.random.randint(key, (n,), 0, len(training))])
+
+    return Pairs(
+        draw,
+        gather(held),
+        f"hourly weather of 2013 at {', '.join(weather.STATIONS)}: anomalies of the training "
+        f"blocks ({data.train_days} of every {data.of_days} days)",
+    )
+
+

@@ -1,0 +1,261 @@
+"""The NetCDF file of a method: created whole, filled chunk by chunk, scored at the end.
+
+The classic 64-bit format (CDF-5) has a fixed layout: a file opened again after a crash and
+written on is, byte for byte, the file that an undisturbed run writes, and a disk that cannot
+hold it says so before the first cycle.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import netCDF4
+import numpy as np
+
+from dasim import weather
+from dasim.diagnostics import Scores, score, summarize
+from dasim.problems import Problem, Twin
+from dasim.types import DasimError, DataError
+
+FILL = np.float32(netCDF4.default_fillvals["f4"])
+
+
+@contextmanager
+def _opened(path: Path, mode: str, **options) -> Iterator[netCDF4.Dataset]:
+    try:
+        with netCDF4.Dataset(path, mode, **options) as file:
+            yield file
+    except (OSError, RuntimeError) as error:
+        raise DasimError(
+            f"{path}: cannot be written ({error}); free some space or choose another --out, then "
+            "go on with --resume: the cycles written so far are kept"
+        ) from None
+
+
+def _labels(file, name: str, dimension: str, values):
+    width = max(len(v) for v in values)
+    if f"{name}_length" not in file.dimensions:
+        file.createDimension(f"{name}_length", width)
+    variable = file.createVariable(name, "S1", (dimension, f"{name}_length"))
+    variable[:] = netCDF4.stringtochar(np.array(values, f"S{width}"))
+    variable.long_name = name.replace("_", " ")
+
+
+class MethodFile:
+    """One method's `NAME.nc`."""
+
+    def __init__(self, path: Path, problem: Problem, members: int, save_forecast: bool):
+        self.path, self.problem, self.members = path, problem, members
+        self.real = not isinstance(problem, Twin)
+        self.save_forecast = save_forecast
+        if self.real:
+            self.space = ("withheld", "variable")
+        else:
+            one = "site" if len(problem.shape) == 1 and problem.shape[0] > 9 else "variable"
+            names = [one] if len(problem.shape) == 1 else [f"x{i}" for i in range(len(problem.shape))]
+            self.space = tuple(names)
+
+    def create(self, name: str, kind: str, burn_in: int):
+        """Write the header, the coordinates, and fill values everywhere else."""
+        problem = self.problem
+        with _opened(self.path, "w", format="NETCDF3_64BIT_DATA") as file:
+            file.Conventions = "CF-1.11"
+            file.title = f"dasim: {name} ({kind})"
+            file.method, file.kind, file.burn_in = name, problem.kind, np.int32(burn_in)
+            file.createDimension("realization", self.members)
+            file.createDimension("time", problem.n_cycles)
+            realization = file.createVariable("realization", "i4", ("realization",))
+            realization.standard_name, realization.units = "realization", "1"
+            realization[:] = np.arange(self.members)
+            time = file.createVariable("time", "f8", ("time",))
+            time[:] = np.asarray(problem.observations.time, float)
+            scored = file.createVariable("scored", "i1", ("time",))
+            scored.long_name = "cycle counts in the scores"
+            scored[:] = problem.scored.astype("i1")
+            if self.real:
+                self._real_header(file, time)
+            else:
+                self._twin_header(file, time)
+            state = ("realization", "time", *self.space)
+            for stage in ("analysis", "forecast") if self.save_forecast else ("analysis",):
+                self._field(file, stage, state, f"{stage} ensemble")
+            for stage in ("analysis", "forecast"):
+                for field in Scores._fields:
+                    self._field(
+                        file, f"{field}_{stage}", ("time", *self.space), f"{field} of the {stage}"
+                    )
+            evidence = ("time", "withheld") if self.real else ("time",)
+            self._field(file, "log_evidence", evidence, "log p(y_k | y_1:k-1)")
+
+    def _field(self, file, name, dimensions, long_name):
+        variable = file.createVariable(name, "f4", dimensions, fill_value=FILL)
+        variable.long_name = long_name
+        if not self.real:
+            variable.units = "1"
+        return variable
+
+    def _twin_header(self, file, time):
+        problem = self.problem
+        time.units, time.long_name = "1", "model time"
+        for dimension, size in zip(self.space, problem.shape, strict=True):
+            file.createDimension(dimension, size)
+            index = file.createVariable(dimension, "i4", (dimension,))
+            index.units, index.long_name = "1", f"index of the {dimension}"
+            index[:] = np.arange(size)
+        file.createDimension("obs", len(problem.sites))
+        site = file.createVariable("observation_site", "i4", ("obs",))
+        site.units, site.long_name = "1", "index of the observed variable in the flat state"
+        site[:] = problem.sites
+        self._field(file, "truth", ("time", *self.space), "true state")[:] = problem.truth
+        observed = self._field(file, "observation", ("time", "obs"), "observed value")
+        mask = problem.masks[0]
+        observed[:] = np.where(mask, np.asarray(problem.observations.value), FILL)
+
+    def _real_header(self, file, time):
+        problem, reports = self.problem, self.problem.reports
+        time.units, time.calendar = "hours since 2013-01-01 00:00:00", "standard"
+        time.standard_name = "time"
+        file.createDimension("withheld", len(problem.folds))
+        file.createDimension("variable", len(weather.VARIABLES))
+        _labels(file, "withheld", "withheld", problem.folds)
+        _labels(file, "variable", "variable", weather.VARIABLES)
+        parts = [v.split(".") for v in weather.VARIABLES]
+        _labels(file, "station", "variable", [s for s, _ in parts])
+        _labels(file, "quantity", "variable", [q for _, q in parts])
+        _labels(file, "units", "variable", [weather.QUANTITIES[q] for _, q in parts])
+        std = self._field(file, "observation_std", ("variable",), "observation error std")
+        std[:] = problem.std
+        observed = self._field(file, "observation", ("time", "variable"), "report, own units")
+        values = reports.values[problem.index]
+        observed[:] = np.where(np.isfinite(values), values, FILL)
+
+    def write(self, start: int, forecast: np.ndarray, analysis: np.ndarray, log_evidence: np.ndarray):
+        """Fill the cycles from `start` on.
+
+        Args:
+            forecast, analysis: `(fold, cycle, member, *state)`.
+            log_evidence: `(fold, cycle)`.
+        """
+        n = min(analysis.shape[1], self.problem.n_cycles - start)
+        rows = slice(start, start + n)
+        with _opened(self.path, "r+") as file:
+            for stage, ensemble in (("analysis", analysis), ("forecast", forecast)):
+                members = self._in_own_units(np.moveaxis(ensemble[:, :n], 2, 0), rows)
+                for field, values in zip(Scores._fields, self._verify(members, rows), strict=True):
+                    file[f"{field}_{stage}"][rows] = np.where(np.isfinite(values), values, FILL)
+                if stage == "analysis" or self.save_forecast:
+                    file[stage][:, rows] = np.where(np.isfinite(members), members, FILL)
+            evidence = log_evidence[:, :n].T if self.real else log_evidence[0, :n]
+            file["log_evidence"][rows] = np.where(np.isfinite(evidence), evidence, FILL)
+
+    def _in_own_units(self, members, rows):
+        """`(member, fold, cycle, *state)` to `(member, cycle, [fold,] *state)` in own units."""
+        if not self.real:
+            return members[:, 0]
+        reports, index = self.problem.reports, self.problem.index[rows]
+        anomalies = np.moveaxis(members, 1, 2)
+        return anomalies * reports.scale + reports.cycle[index][:, None]
+
+    def _verify(self, members, rows) -> Scores:
+        if not self.real:
+            return score(members, self.problem.truth[rows])
+        # a report is compared with members that carry its error, too
+        noise = np.random.default_rng([rows.start, 7]).normal(size=members.shape)
+        reports = self.problem.reports.values[self.problem.index[rows]][:, None]
+        value = np.broadcast_to(reports, members.shape[1:])
+        with_error = score(members + noise * self.problem.std, value)
+        bare = members.mean(0) - value
+        return with_error._replace(error=bare)
+
+    def read(self, name: str) -> np.ndarray:
+        """A variable as a float array, NaN where it was not computed."""
+        try:
+            with netCDF4.Dataset(self.path) as file:
+                if name not in file.variables:
+                    raise DataError(f"{self.path}: variable {name} is missing; not a run's file")
+                return np.ma.filled(np.ma.asarray(file[name][:], float), np.nan)
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be read ({error}); run it again") from None
+
+    def scores(self) -> dict:
+        """The method's entries of `scores.json`, time averages over the scored cycles."""
+        scored = self.problem.scored
+        out = {}
+        for stage in ("analysis", "forecast"):
+            fields = Scores(*(self.read(f"{f}_{stage}")[scored] for f in Scores._fields))
+            if self.real:
+                keep = self._withheld_cells()
+                scale = self.problem.reports.scale
+                fields = fields._replace(
+                    error=fields.error / scale,
+                    variance=fields.variance / scale**2,
+                    crps=fields.crps / scale,
+                )
+            else:
+                keep = np.ones((), bool)
+            axes = tuple(range(1, fields.error.ndim))
+            for key, value in summarize(fields, axes, keep).items():
+                metric, _, suffix = key.partition("_stderr")
+                out[f"{metric}_{stage}{'_stderr' if key.endswith('_stderr') else ''}"] = value
+                del suffix
+        evidence = self.read("log_evidence")[scored]
+        out["log_evidence"] = float(np.nanmean(evidence)) if np.isfinite(evidence).any() else None
+        return out
+
+    def _withheld_cells(self) -> np.ndarray:
+        folds = np.array(self.problem.folds)
+        return folds[:, None] == self.problem.station[None, :]
+
+    def withheld_scores(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Real sensors: scores at each withheld station's variables, in their own units."""
+        scored = self.problem.scored
+        fields = Scores(*(self.read(f"{f}_analysis")[scored] for f in Scores._fields))
+        cells = self._withheld_cells()
+        out = {}
+        for f, station in enumerate(self.problem.folds):
+            columns = np.flatnonzero(cells[f])
+            one = Scores(*(a[:, f][:, columns] for a in fields))
+            out[station] = score_table(one, [weather.VARIABLES[c] for c in columns])
+        return out
+
+
+def score_table(scores: Scores, variables: list[str]) -> dict[str, dict[str, float]]:
+    """RMSE, spread, CRPS, coverage and count of each variable; arrays are `(time, variable)`."""
+    valid = np.isfinite(scores.error)
+    count = valid.sum(0)
+    out = {}
+    for j, name in enumerate(variables):
+        rows = valid[:, j]
+        if not count[j]:
+            out[name.split(".")[1]] = {"n": 0}
+            continue
+        out[name.split(".")[1]] = {
+            "rmse": float(np.sqrt(np.mean(scores.error[rows, j] ** 2))),
+            "spread": float(np.sqrt(np.mean(scores.variance[rows, j]))),
+            "crps": float(np.mean(scores.crps[rows, j])),
+            "coverage_90": float(np.mean(scores.covered[rows, j])),
+            "n": int(count[j]),
+        }
+    return out
+
+
+def reference_scores(problem, quantiles: int = 99) -> dict[str, dict[str, dict]]:
+    """Withheld scores of climatology and persistence, as normal distributions."""
+    from scipy.special import ndtri
+
+    points = ndtri((np.arange(quantiles) + 0.5) / quantiles)
+    out: dict[str, dict[str, dict]] = {}
+    values = problem.reports.values[problem.index]
+    for name, (mean, std) in problem.references.items():
+        members = mean + points[:, None, None] * std
+        exact = score(members, values)
+        keep = problem.scored
+        chosen = Scores(mean - values, std**2, exact.crps, exact.covered)
+        for station in problem.folds:
+            columns = np.flatnonzero(problem.station == station)
+            table = score_table(
+                Scores(*(a[keep][:, columns] for a in chosen)),
+                [weather.VARIABLES[c] for c in columns],
+            )
+            out.setdefault(station, {})[name] = table
+    return out

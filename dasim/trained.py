@@ -1,0 +1,229 @@
+"""Trained transitions: made from a specification, fitted to pairs, kept in one file."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from dasim.covariance import DenseCovariance, DiagonalCovariance
+from dasim.priors.denoisers import EDMDenoiser, MeanNetwork, Standardizer, Whitener
+from dasim.priors.networks import MLP, AbstractNetwork, PeriodicConv
+from dasim.priors.schedules import AbstractSchedule, VESchedule, VPSchedule
+from dasim.priors.store import load_arrays, read_header, save_arrays
+from dasim.priors.train import Batch, FitSettings, denoising_loss, fit, regression_loss
+from dasim.transitions import DiffusionTransition
+from dasim.types import DataError, Key
+
+FORMAT = "dasim-prior-1"
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Size of a network: `width` hidden units or channels, `depth` layers or blocks.
+
+    `kernel` and `repeats` are of the convolutional kind alone.
+    """
+
+    kind: Literal["mlp", "conv"] = "mlp"
+    width: int = 64
+    depth: int = 2
+    kernel: int = 5
+    repeats: int = 1
+
+    def build(self, k: int, n: int, s: int, key: Key) -> AbstractNetwork:
+        """A network of k fields of n values and s scalars."""
+        if self.kind == "mlp":
+            return MLP(k, n, s, self.width, self.depth, key)
+        return PeriodicConv(k, s, self.width, self.depth, self.kernel, self.repeats, key)
+
+
+@dataclass(frozen=True)
+class PriorSpec:
+    """All that is needed to make a prior's arrays anew before they are filled.
+
+    Attributes:
+        shape: of a state.
+        interval: time between ancestor and state.
+        periods: cycles whose phase the prior is told.
+        alike: variables share one centre, scale and residual variance (a field on a ring); else
+            the network sees whitened variables and corrects a linear regression.
+        mean: network of E[x' | x].
+        residual: network of the denoiser's correction.
+        schedule: "ve" or "vp".
+    """
+
+    shape: tuple[int, ...]
+    interval: float
+    periods: tuple[float, ...] = ()
+    alike: bool = False
+    mean: NetworkSpec = NetworkSpec()
+    residual: NetworkSpec = NetworkSpec()
+    schedule: Literal["ve", "vp"] = "ve"
+
+    def build(self, key: Key) -> DiffusionTransition:
+        """An untrained transition."""
+        n, s = math.prod(self.shape), 2 * len(self.periods)
+        mean_key, residual_key = jax.random.split(key)
+        network = self.mean.build(1, n, s, mean_key)
+        if self.alike:
+            covariance = DiagonalCovariance(jnp.ones(n))
+            standard = Standardizer(jnp.zeros(()), jnp.ones(()))
+            regression = MeanNetwork(network, standard, n)
+        else:
+            covariance = DenseCovariance(jnp.eye(n), jnp.ones(n))
+            standard = Whitener(jnp.zeros(n), covariance)
+            regression = MeanNetwork(network, standard, n, jnp.eye(n), jnp.zeros(n))
+        network = self.residual.build(2, n, s + 1, residual_key)
+        return DiffusionTransition(
+            EDMDenoiser(regression, covariance, network),
+            float(self.interval),
+            tuple(self.shape),
+            tuple(self.periods),
+            self.noise_schedule(),
+        )
+
+    def noise_schedule(self) -> AbstractSchedule:
+        return VESchedule() if self.schedule == "ve" else VPSchedule()
+
+
+Report = Callable[[str, int, int, float, float], None]
+
+
+def train_transition(
+    spec: PriorSpec,
+    draw: Callable[[Key, int], Batch],
+    held_out: Batch,
+    key: Key,
+    mean_fit: FitSettings,
+    residual_fit: FitSettings,
+    checkpoint: Path | None = None,
+    report: Report | None = None,
+) -> tuple[DiffusionTransition, dict]:
+    """Fit the mean, the residual's covariance, and the residual's network.
+
+    Args:
+        spec: what to build.
+        draw: function of (key, n) to n pairs of (condition, next state); jit-able.
+        held_out: pairs that are not drawn, for the covariance and the stop.
+        checkpoint: folder for the state of an interrupted training.
+        report: called with (stage, step, steps, training loss, held-out loss).
+
+    Returns:
+        The transition, and the held-out figures for its header.
+    """
+    build_key, mean_key, residual_key = jax.random.split(key, 3)
+    transition = spec.build(build_key)
+    n = math.prod(spec.shape)
+    base, scale = _base(spec, transition.denoiser.regression, draw(jax.random.fold_in(key, 1), 8192))
+
+    def at(stage, steps):
+        return None if report is None else lambda i, a, b: report(stage, i, steps, a, b)
+
+    def file(stage):
+        return None if checkpoint is None else Path(checkpoint) / f"{stage}.safetensors"
+
+    fitted = fit(
+        base,
+        lambda m, batch, k: regression_loss(m, scale, batch, k),
+        draw,
+        held_out,
+        mean_key,
+        mean_fit,
+        lambda m: m.network,
+        file("mean"),
+        at("mean", mean_fit.n_steps),
+    )
+    residual = held_out[1] - jax.vmap(fitted.model)(held_out[0])
+    if spec.alike:
+        covariance = DiagonalCovariance(jnp.full(n, jnp.mean(residual**2)))
+    else:
+        covariance = DenseCovariance.from_matrix(residual.T @ residual / len(residual))
+    denoiser = EDMDenoiser(fitted.model, covariance, transition.denoiser.network)
+    schedule = transition.schedule
+    shaped = fit(
+        denoiser,
+        lambda d, batch, k: denoising_loss(d, schedule, batch, k),
+        draw,
+        held_out,
+        residual_key,
+        residual_fit,
+        lambda d: d.network,
+        file("residual"),
+        at("residual", residual_fit.n_steps),
+    )
+    figures = {
+        "rmse_mean": float(jnp.sqrt(jnp.mean(residual**2))),
+        "rmse_persistence": float(jnp.sqrt(jnp.mean((held_out[1] - held_out[0][:, :n]) ** 2))),
+        "mean_loss": fitted.loss,
+        "denoising_loss": shaped.loss,
+        "steps": [fitted.steps, shaped.steps],
+        "pairs": len(held_out[0]),
+    }
+    return eqx.tree_at(lambda t: t.denoiser, transition, shaped.model), figures
+
+
+def _base(spec: PriorSpec, regression: MeanNetwork, pairs: Batch):
+    """The regression with its coordinates and linear part set, and the scale of its errors."""
+    cond, after = pairs
+    n = math.prod(spec.shape)
+    states = cond[:, :n]
+    if spec.alike:
+        standard = Standardizer(states.mean(), states.std())
+        error = jnp.full(n, jnp.mean((after - states) ** 2))
+        return eqx.tree_at(lambda m: m.standard, regression, standard), DiagonalCovariance(error)
+    center = states.mean(0)
+    covariance = DenseCovariance.from_matrix(jnp.cov(states.T))
+    standard = Whitener(center, covariance)
+    v, target = jax.vmap(standard.encode)(states), jax.vmap(standard.encode)(after)
+    regressors = jnp.concatenate([v, jnp.ones((len(v), 1))], 1)
+    weights = jnp.linalg.lstsq(regressors, target)[0]
+    error = jax.vmap(covariance.sqrt)(target - regressors @ weights)
+    regression = eqx.tree_at(
+        lambda m: (m.standard, m.matrix, m.offset), regression, (standard, weights[:-1].T, weights[-1])
+    )
+    return regression, DenseCovariance.from_matrix(error.T @ error / len(error))
+
+
+def save_prior(path: Path, transition: DiffusionTransition, spec: PriorSpec, header: dict):
+    """Write a trained transition with its `spec` and whatever else `header` says."""
+    save_arrays(path, transition, {"format": FORMAT, "spec": asdict(spec), **header})
+
+
+def load_prior(path: Path, shape: tuple[int, ...] | None = None, interval: float | None = None):
+    """The transition in the file, and its header.
+
+    Args:
+        shape, interval: of the system that it is to serve, checked where given.
+
+    Raises:
+        DataError: the file is broken, or a prior of another system.
+    """
+    header = read_header(path)
+    if header.get("format") != FORMAT:
+        raise DataError(
+            f"{path}: format is {header.get('format')!r}, expected {FORMAT!r}: not a prior file"
+        )
+    fields = dict(header["spec"])
+    for name in ("mean", "residual"):
+        fields[name] = NetworkSpec(**fields[name])
+    for name in ("shape", "periods"):
+        fields[name] = tuple(fields[name])
+    spec = PriorSpec(**fields)
+    of = header.get("data", {}).get("description", "another system")
+    if shape is not None and tuple(shape) != spec.shape:
+        raise DataError(
+            f"{path}: this prior is of {of}, with states of shape {spec.shape}; the run's states "
+            f"have shape {tuple(shape)}: choose a prior of this system, or train one"
+        )
+    if interval is not None and not math.isclose(interval, spec.interval, rel_tol=1e-6):
+        raise DataError(
+            f"{path}: this prior is of {of}, with interval {spec.interval}; the run's interval is "
+            f"{interval}: choose a prior of this interval, or train one"
+        )
+    transition, _ = load_arrays(path, spec.build(jax.random.key(0)))
+    return transition, header
