@@ -1,1 +1,16 @@
 """dasim: data assimilation with diffusion priors, in JAX."""
+
+from dasim import filters as filters
+from dasim import models as models
+from dasim import priors as priors
+from dasim.covariance import Localization as Localization
+from dasim.covariance import ring as ring
+from dasim.cycling import cycle as cycle
+from dasim.observe import Gaussian as Gaussian
+from dasim.observe import Observation as Observation
+from dasim.observe import Select as Select
+from dasim.trained import load_prior as load_prior
+from dasim.transitions import DiffusionTransition as DiffusionTransition
+from dasim.transitions import ModelTransition as ModelTransition
+from dasim.transitions import simulate as simulate
+from dasim.types import Observations as Observations

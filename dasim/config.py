@@ -11,6 +11,9 @@ from pydantic import model_validator as validator
 from dasim.types import DasimError
 
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"  # of runs, methods and priors: they become file names
+
+
 class ConfigError(DasimError):
     """A setting that cannot be; names its path in the file."""
 
@@ -73,7 +76,7 @@ class Cycle(Section):
 
 
 class Method(Section):
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=60)
+    name: str = Field(pattern=NAME, max_length=60)
     transition: str = "model"
     members: int | None = Field(None, ge=2)
 
@@ -100,9 +103,11 @@ class LETKFMethod(EnsembleMethod):
 class ConditionalScoreMethod(EnsembleMethod):
     kind: Literal["ConditionalScoreFilter"]
     encoded: float = Field(1.0, ge=0, le=1)
-    levels: PositiveInt = 5
+    levels: PositiveInt = 3
     guide_levels: PositiveInt = 8
-    relinearizations: PositiveInt = 2
+    relinearizations: PositiveInt = 1
+    first_iterations: PositiveInt = 5
+    adaptive: bool = True
     cap: PositiveFloat = 4.0
 
 
@@ -144,7 +149,7 @@ class Sourced(Section):
 class Run(Sourced):
     """`dasim run`."""
 
-    name: str = Field(min_length=1)
+    name: str = Field(pattern=NAME, max_length=60)
     seed: int = Field(0, ge=0)
     precision: Literal["float32", "float64"] = "float32"
     observe: Observe
@@ -190,7 +195,7 @@ class Fit(Section):
 class Train(Sourced):
     """`dasim train`."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")
+    name: str = Field(pattern=NAME, max_length=60)
     seed: int = Field(0, ge=0)
     mean: Network = Network()
     residual: Network = Network()
@@ -209,7 +214,7 @@ def configs_folder() -> Path:
 def find_config(name: str) -> Path:
     """A path as given, or a shipped config by that path or name."""
     given = Path(name)
-    if given.exists():
+    if given.is_file():
         return given
     folder = configs_folder()
     shipped = sorted(folder.rglob("*.yaml"))

@@ -41,7 +41,8 @@ def score(
     """Error of the mean, variance, CRPS, and whether the central `level` band holds `value`.
 
     The band's ends are at the ranks (N + 1) p, so that an exchangeable value is covered with
-    probability `level` whatever the number of members.
+    probability `level`; with fewer members than 2 / (1 - level) - 1 the band is the whole range
+    of the ensemble and covers less.
     """
     ensemble, value = np.asarray(ensemble, float), np.asarray(value, float)
     tail = (1 - level) / 2

@@ -50,6 +50,11 @@ class GaussianEvent(AbstractEvent):
     mask: Bool[Array, " obs"]
     cov: AbstractCovariance
 
+    @property
+    def linear(self) -> bool:
+        """Whether the operator says of itself that it is linear."""
+        return getattr(self.operator, "linear", False)
+
     def constraint(self, x):
         return jnp.where(self.mask, self.operator(x, self.time), 0.0)
 

@@ -16,7 +16,7 @@ import yaml
 from dasim import config as schema
 from dasim import filters
 from dasim.cycling import scan_cycles
-from dasim.priors.store import load_arrays, save_arrays, write_atomically
+from dasim.priors.store import load_arrays, read_header, save_arrays, write_atomically
 from dasim.priors.train import FitSettings
 from dasim.problems import (
     Pairs,
@@ -130,17 +130,7 @@ class MethodRun:
         done, seconds, diverged = 0, 0.0, None
         if resume and self.checkpoint.exists():
             states, header = load_arrays(self.checkpoint, states)
-            if header.get("config") != self._identity():
-                raise DasimError(
-                    f"{self.checkpoint}: belongs to a run with other settings; use another --out, "
-                    "or run without --resume to start afresh"
-                )
             done, seconds, diverged = header["done"], header["seconds"], header["diverged_at"]
-            if not self.file.path.exists():
-                raise DasimError(
-                    f"{self.file.path}: is missing though its checkpoint is there; "
-                    "run without --resume to start afresh"
-                )
         else:
             self.file.create(self.method.name, self.method.kind, self.run.cycle.burn_in)
         arguments = (self.filter, self.transition, self.problem.observation)
@@ -166,6 +156,22 @@ class MethodRun:
             progress(self.method.name, start + n, self.problem.n_cycles, "")
         cycles = sum(n for _, n, _ in chunks)
         return {"seconds_per_cycle": seconds / cycles, "diverged_at": diverged}
+
+    def check_resumable(self):
+        """Refuse a checkpoint that is broken, of other settings, or without its file."""
+        if not self.checkpoint.exists():
+            return
+        header = read_header(self.checkpoint)
+        if header.get("config") != self._identity():
+            raise DasimError(
+                f"{self.checkpoint}: belongs to a run with other settings; use another --out, "
+                "or run without --resume to start afresh"
+            )
+        if not self.file.path.exists():
+            raise DasimError(
+                f"{self.file.path}: is missing though its checkpoint is there; "
+                "run without --resume to start afresh"
+            )
 
     def _identity(self) -> str:
         """What must be the same for a checkpoint to go on."""
@@ -211,13 +217,20 @@ def _run(settings, folder, resume, progress):
     try:
         folder.mkdir(parents=True, exist_ok=True)
         resolved = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
-        write_atomically(folder / "config.yaml", resolved.encode())
     except OSError as error:
         raise DasimError(f"{folder}: cannot be written ({error.strerror})") from None
     problem = make_problem(settings, jax.random.key(settings.seed))
     # all methods are made before the first one runs: a bad setting costs no computing
     runs = [MethodRun(m, problem, settings, folder) for m in settings.methods]
-    scores: dict = {"methods": {}}
+    if resume:
+        for one in runs:
+            one.check_resumable()
+    try:
+        write_atomically(folder / "config.yaml", resolved.encode())
+    except OSError as error:
+        raise DasimError(f"{folder}: cannot be written ({error.strerror})") from None
+    cycles = {"total": problem.n_cycles, "scored": int(problem.scored.sum())}
+    scores: dict = {"methods": {}, "cycles": cycles}
     if problem.kind == "real":
         scores["units"] = {v: QUANTITIES[v.split(".")[1]] for v in VARIABLES}
         scores["withheld"] = reference_scores(problem)

@@ -121,6 +121,10 @@ class Select(eqx.Module):
         self.indices = tuple(int(i) for i in indices)
         self.function = function
 
+    @property
+    def linear(self) -> bool:
+        return self.function is None
+
     def __call__(self, x: State, t) -> Float[Array, " obs"]:
         values = x.reshape(-1)[jnp.asarray(self.indices)]
         return values if self.function is None else self.function(values)

@@ -348,7 +348,7 @@ def simulated_pairs(system: schema.System, perturbation: float, key: Key) -> Pai
         return jax.lax.scan(step, start, jnp.arange(200))[1].reshape(-1, *transition.shape)
 
     def drawer(states):
-        def draw(key, n):
+        def draw(states, key, n):
             pick, level_key, noise_key, step_key = jax.random.split(key, 4)
             x = states[jax.random.randint(pick, (n,), 0, len(states))]
             level = perturbation * jax.random.uniform(level_key, (n, 1)) ** 2
@@ -356,7 +356,7 @@ def simulated_pairs(system: schema.System, perturbation: float, key: Key) -> Pai
             after = jax.vmap(transition.sample, (0, None, 0))(x, 0.0, jax.random.split(step_key, n))
             return x.reshape(n, size), after.reshape(n, size)
 
-        return draw
+        return jax.tree_util.Partial(draw, states)
 
     train_key, held_key = jax.random.split(key)
     held_out = drawer(bank(held_key))(jax.random.fold_in(held_key, 1), 4096)
@@ -377,18 +377,16 @@ def weather_pairs(data: schema.NYCWeather, periods: tuple[float, ...]) -> Pairs:
     states = jnp.asarray(reports.anomalies)
     hours = jnp.asarray(reports.hours)
 
-    def gather(i):
-        features = phases(hours[i], periods)
-        return jnp.concatenate([states[i], features], 1), states[i + 1]
-
+    cond = jnp.concatenate([states, phases(hours, periods)], 1)
     training, held = jnp.asarray(index[~last]), jnp.asarray(index[last])
 
-    def draw(key, n):
-        return gather(training[jax.random.randint(key, (n,), 0, len(training))])
+    def draw(cond, states, training, key, n):
+        i = training[jax.random.randint(key, (n,), 0, len(training))]
+        return cond[i], states[i + 1]
 
     return Pairs(
-        draw,
-        gather(held),
+        jax.tree_util.Partial(draw, cond, states, training),
+        (cond[held], states[held + 1]),
         f"hourly weather of 2013 at {', '.join(weather.STATIONS)}: anomalies of the training "
         f"blocks ({data.train_days} of every {data.of_days} days)",
     )

@@ -138,24 +138,23 @@ def withheld_table(station, rows, units, colours):
     for variable in dict.fromkeys(v for row in rows.values() for v in row):
         scores = {name: row.get(variable) or {} for name, row in rows.items()}
         n = max(row.get("n") or 0 for row in scores.values())
-        quantity, unit = variable.removeprefix(f"{station}."), units.get(variable) or DASH
-        top = escape(f"{quantity} ({unit}), n = {n}")
+        unit = units.get(f"{station}.{variable}") or DASH
+        top = escape(f"{variable} ({unit}), n = {n}")
         columns += [((variable, key), (top, heading), best) for key, heading, best in WITHHELD]
         for name in rows:
             flat[name] |= {(variable, key): value for key, value in scores[name].items()}
     return f"<h3>Withheld station {escape(station)}</h3>{_table(flat, columns, colours, {})}"
 
 
-def describe(config):
-    """What was run, in a sentence, from the configuration."""
+def describe(config, cycles):
+    """What was run, in a sentence, from the configuration and the counts of cycles."""
     source = config.get("data") or config.get("system") or DASH
     if isinstance(source, dict):
         source = ", ".join(f"{k} {v}" for k, v in source.items() if not isinstance(v, dict | list))
     kind = "Real data" if config.get("data") else "Synthetic observations of a known truth"
-    cycle = {"n_cycles": DASH, "burn_in": 0} | (config.get("cycle") or {})
     return (
-        f"{kind} ({source}), {config.get('members', DASH)} members, {cycle['n_cycles']} cycles "
-        f"of which the first {cycle['burn_in']} are not scored. Bold is the best of a column."
+        f"{kind} ({source}), {config.get('members', DASH)} members, {cycles.get('total', DASH)} "
+        f"cycles of which {cycles.get('scored', DASH)} are scored. Bold is the best of a column."
     )
 
 
@@ -227,7 +226,8 @@ def write_report(run_dir: Path) -> Path:
     scores = json.loads(scores, parse_constant=lambda _: None)  # NaN and infinities are missing
     rows, colours = scores["methods"], plot.method_colours(scores["methods"])
     title = escape(str(config.get("name", run_dir.name)))
-    body = [f"<h1>{title}</h1><p>{escape(describe(config))}</p>{score_table(rows, colours)}"]
+    summary = escape(describe(config, scores.get("cycles") or {}))
+    body = [f"<h1>{title}</h1><p>{summary}</p>{score_table(rows, colours)}"]
     for station, table in (scores.get("withheld") or {}).items():
         body.append(withheld_table(station, table, scores.get("units") or {}, colours))
     files = {name: run_dir / f"{name}.nc" for name in rows if (run_dir / f"{name}.nc").exists()}

@@ -22,8 +22,12 @@ from dasim.filters.base import (
     describe,
     propagate,
 )
-from dasim.filters.guided import guide, smooth_constraint, transport
+from dasim.filters.guided import condition, guide, smooth_constraint, surprise, transport
 from dasim.priors.schedules import AbstractSchedule, VESchedule
+
+
+# a learned correction acts at all levels at which the prior was trained
+GUIDE_SCHEDULE = VESchedule()
 
 
 class ConditionalScoreFilter(AbstractFilter):
@@ -37,23 +41,27 @@ class ConditionalScoreFilter(AbstractFilter):
         levels: noise levels of stage one.
         guide_levels: noise levels of stage two.
         relinearizations: linearisations at each level.
+        first_iterations: linearisations at s = infinity, which all members share.
+        adaptive: widen the ancestors' prior in a cycle whose observations it cannot explain.
         cap: largest ratio of a correction's whitened length to its expected one.
-        schedule: the levels, relative to the prior's spread.
+        schedule: the levels of stage one, relative to the prior's spread.
     """
 
     inflation: float = eqx.field(default=1.0, converter=check_inflation)
     localization: Localization | None = None
     encoded: float = eqx.field(static=True, default=1.0)
-    levels: int = eqx.field(static=True, default=5)
+    levels: int = eqx.field(static=True, default=3)
     guide_levels: int = eqx.field(static=True, default=8)
-    relinearizations: int = eqx.field(static=True, default=2)
+    relinearizations: int = eqx.field(static=True, default=1)
+    first_iterations: int = eqx.field(static=True, default=5)
+    adaptive: bool = eqx.field(static=True, default=True)
     cap: float = 4.0
-    schedule: AbstractSchedule = VESchedule(sigma_min=0.03, sigma_max=8.0)
+    schedule: AbstractSchedule = VESchedule(sigma_min=0.15, sigma_max=0.8)
 
     def __check_init__(self):
         if not 0 <= self.encoded <= 1:
             raise ValueError(f"encoded is {self.encoded}, expected a share from 0 to 1")
-        for name in ("levels", "guide_levels", "relinearizations"):
+        for name in ("levels", "guide_levels", "relinearizations", "first_iterations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
 
@@ -71,7 +79,7 @@ class ConditionalScoreFilter(AbstractFilter):
             )
         forecast = propagate(transition, state, t, forecast_key)
         ancestors = self._smooth(transition, event, inflate(state, self.inflation), t, latent_key)
-        levels = self.schedule.levels(self.guide_levels)
+        levels = GUIDE_SCHEDULE.levels(self.guide_levels)
         keys = jax.random.split(guide_key, len(state))
         guided = jax.vmap(
             lambda x, k: guide(
@@ -95,9 +103,21 @@ class ConditionalScoreFilter(AbstractFilter):
             start = self.encoded**0.5 * start + (1 - self.encoded) ** 0.5 * fresh
         levels = self.schedule.levels(self.levels).astype(members.dtype)
         constraint = smooth_constraint(transition, event, t, ensemble.shape[1:])
+
+        def solve(xhat, v, factor=1.0, iterations=self.relinearizations):
+            def apply(m):
+                return factor * (cov @ m)
+
+            return condition(xhat, v, apply, event, constraint, iterations, self.cap)
+
+        # at s = infinity every latent has the same xhat, so many linearisations cost little
+        factor = jnp.ones((), x.dtype)
+        first = solve(mean, 1.0, factor, self.first_iterations)
+        if self.adaptive:
+            factor = surprise(first, event.mask.sum())
+            first = solve(mean, 1.0, factor, self.first_iterations)
+        start = jnp.sqrt(factor) * start
         smoothed = jax.vmap(
-            lambda y: transport(
-                y, mean, lambda m: cov @ m, event, constraint, levels, self.relinearizations, self.cap
-            )
+            lambda y: transport(y, mean, first, lambda xhat, v: solve(xhat, v, factor), levels)
         )(start)
         return smoothed.reshape(ensemble.shape)

@@ -22,6 +22,7 @@ levels gives the exact posterior.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +30,6 @@ from jaxtyping import Array, Float
 
 from dasim.events import GaussianEvent
 from dasim.types import State
-
-Matrix = Float[Array, "a b"]
 
 
 def linearize(
@@ -45,15 +44,137 @@ def linearize(
     return value, jax.vmap(push, out_axes=1)(jnp.eye(x.shape[0], dtype=x.dtype))
 
 
+class LinearProblem(NamedTuple):
+    """The event linearised: what the conditional denoiser and its flow need of J, C and R.
+
+    Attributes:
+        lower: Cholesky factor of R, `(obs, obs)`.
+        jac: R^(-1/2) J, `(obs, n)`.
+        g, w: eigenvalues, `(obs,)`, and eigenvectors of R^(-1/2) J C J^T R^(-1/2).
+        basis: C J^T R^(-1/2) w, `(n, obs)`.
+    """
+
+    lower: Float[Array, "obs obs"]
+    jac: Float[Array, "obs n"]
+    g: Float[Array, " obs"]
+    w: Float[Array, "obs obs"]
+    basis: Float[Array, "n obs"]
+
+
+class Solution(NamedTuple):
+    """The conditional denoiser at one level.
+
+    Attributes:
+        point: xhat_y.
+        increment: (xhat_y - xhat) / (s^2 / (1 + s^2)).
+        white: w^T R^(-1/2) (y - c - J (xhat - x)), the misfit of the linear problem, `(obs,)`.
+        problem: the last linearisation.
+    """
+
+    point: Float[Array, " n"]
+    increment: Float[Array, " n"]
+    white: Float[Array, " obs"]
+    problem: LinearProblem
+
+
+Constraint = Callable[[Float[Array, " n"]], tuple[Array, Array, Array]]
+
+
+def factorize(
+    jac: Float[Array, "obs n"],
+    error: Float[Array, "obs obs"],
+    cov: Callable[[Float[Array, "a b"]], Float[Array, "a b"]],
+) -> LinearProblem:
+    """The linear problem of Jacobian J, error covariance R and prior covariance C."""
+    lower = jnp.linalg.cholesky(error)
+    white = jax.scipy.linalg.solve_triangular(lower, jac, lower=True)
+    white_cj = cov(white.T)
+    g, w = jnp.linalg.eigh(white @ white_cj)
+    return LinearProblem(lower, white, jnp.maximum(g, 0.0), w, white_cj @ w)
+
+
+def solve_linear(
+    problem: LinearProblem, misfit: Float[Array, " obs"], xhat: Float[Array, " n"], v, cap
+) -> Solution:
+    """xhat_y of a linear problem whose innovation at xhat is `misfit`."""
+    g = problem.g
+    whitened = jax.scipy.linalg.solve_triangular(problem.lower, misfit, lower=True)
+    white = problem.w.T @ whitened
+    weights = white / (1 + v * g)
+    length = jnp.sqrt(jnp.sum(v * g * weights**2))
+    expected = jnp.sqrt(jnp.sum(v * g / (1 + v * g)))
+    weights = weights * jnp.minimum(1.0, cap * expected / jnp.maximum(length, 1e-30))
+    increment = problem.basis @ weights
+    return Solution(xhat + v * increment, increment, white, problem)
+
+
+def condition(
+    xhat: Float[Array, " n"],
+    v,
+    cov: Callable[[Float[Array, "a b"]], Float[Array, "a b"]],
+    event: GaussianEvent,
+    constraint: Constraint,
+    iterations: int,
+    cap,
+) -> Solution:
+    """xhat_y by `iterations` linearisations, the first at xhat, each other at the last xhat_y.
+
+    Args:
+        xhat: the unconditional denoiser.
+        v: s^2 / (1 + s^2).
+        cov: product of C with the columns of a matrix, `(n, k)`.
+        event: the observed value and R.
+        constraint: function of x to c, `(obs,)`, J, `(obs, n)`, and what the constraint's own
+            uncertainty adds to R, `(obs, obs)`.
+        cap: largest ratio of the correction's whitened length to its expected one.
+    """
+    r = event.cov.dense()
+
+    def linearized(at):
+        c, jac, extra = constraint(at)
+        misfit = event.innovation(c) - jnp.where(event.mask, jac @ (xhat - at), 0.0)
+        return solve_linear(factorize(jac, r + extra, cov), misfit, xhat, v, cap)
+
+    at = jax.lax.fori_loop(0, iterations - 1, lambda _, at: linearized(at).point, xhat)
+    return linearized(at)
+
+
+def surprise(solution: Solution, n_obs) -> Float[Array, ""]:
+    """The factor on the prior's covariance that makes the observations likely again, or 1.
+
+    The misfit of a right linear Gaussian prior has sum_j white_j^2 / (1 + g_j) distributed as
+    chi-squared with `n_obs` degrees of freedom. Beyond the quantile of probability 1e-4 (by the
+    approximation of Wilson and Hilferty 1931) the prior is taken to be too narrow, and the factor
+    a, at most 10, solves sum_j white_j^2 / (1 + a g_j) = n_obs.
+    """
+    g = solution.problem.g
+    n = jnp.maximum(n_obs, 1).astype(g.dtype)
+    quantile = n * (1 - 2 / (9 * n) + 3.719 * jnp.sqrt(2 / (9 * n))) ** 3
+    factors = jnp.geomspace(1.0, 10.0, 41, dtype=g.dtype)
+    misfit = jnp.sum(solution.white**2 / (1 + factors[:, None] * g), 1)
+    wanted = jnp.where(misfit[-1] <= n, factors[jnp.argmax(misfit <= n)], factors[-1])
+    return jnp.where(misfit[0] > quantile, wanted, 1.0)
+
+
+def _advance(y, shift, mean, solution: Solution, sine, cosine, s_next, cosine_next):
+    """The exact step of the linearised flow, from y at one level to y at the next."""
+    problem = solution.problem
+    d = sine * y - cosine * (shift + sine * solution.increment)
+
+    def k(lam):
+        return (jnp.sqrt((lam + s_next**2) * (lam * cosine**2 + sine**2)) - lam * cosine) / sine
+
+    change = (k(1 / (1 + problem.g)) - k(1.0)) / jnp.maximum(problem.g, 1e-6)
+    inner = change * (problem.w.T @ (problem.jac @ d))
+    return (solution.point - mean + k(1.0) * d + problem.basis @ inner) * cosine_next
+
+
 def transport(
     y: Float[Array, " n"],
     mean: Float[Array, " n"],
-    cov: Callable[[Matrix], Matrix],
-    event: GaussianEvent,
-    constraint: Callable[[Float[Array, " n"]], tuple[Array, Array, Array]],
+    start: Solution,
+    solve: Callable[[Float[Array, " n"], Float[Array, ""]], Solution],
     levels: Float[Array, " level"],
-    relinearizations: int,
-    cap: float,
     correct: Callable[[Float[Array, " n"], Float[Array, ""]], Float[Array, " n"]] | None = None,
 ) -> Float[Array, " n"]:
     """One latent taken to a draw from the posterior.
@@ -61,65 +182,35 @@ def transport(
     Args:
         y: a draw from N(0, C), flat.
         mean: m.
-        cov: product of C with the columns of a matrix, `(n, k)`.
-        event: the observed value and R.
-        constraint: function of x to c, `(obs,)`, J, `(obs, n)`, and what the constraint's own
-            uncertainty adds to R, `(obs, obs)`.
-        levels: finite levels after the first, decreasing, the last one zero.
-        relinearizations: linearisations a level; each but the first is at the last xhat_y.
-        cap: largest ratio of the correction's whitened length to its expected one.
+        start: the solution at s = infinity, where xhat is m for every latent.
+        solve: function of xhat and v to the solution there.
+        levels: finite levels, decreasing, the last one zero.
         correct: function of (y, s) to C^(1/2) F, what departs from a Gaussian prior.
     """
-    r = event.cov.dense()
-    angles = jnp.concatenate([jnp.full(1, jnp.pi / 2), jnp.arctan(levels)]).astype(y.dtype)
+    levels = levels.astype(y.dtype)
+    first = (jnp.ones((), y.dtype), jnp.zeros((), y.dtype))
+    y = _advance(y, 0.0, mean, start, *first, levels[0], jnp.cos(jnp.arctan(levels[0])))
+    angles = jnp.arctan(levels)
 
     def level(carry, pair):
         y, last, last_change = carry
         angle, angle_next = pair
-        sine, cosine = jnp.sin(angle), jnp.maximum(jnp.cos(angle), 0.0)
-        s_next, cosine_next = jnp.tan(angle_next), jnp.cos(angle_next)
-        xhat = mean + cosine * y
-        slope, change = last, angle_next - angle
+        sine, cosine, cosine_next = jnp.sin(angle), jnp.cos(angle), jnp.cos(angle_next)
+        xhat, slope, change = mean + cosine * y, last, angle_next - angle
         shift = jnp.zeros_like(y)
         if correct is not None:
             # second order in F, as in dasim.priors.sampler; the factor makes the step below
             # integrate it over the angle when nothing is observed
-            slope = correct(y, sine / jnp.maximum(cosine, 1e-6))
+            slope = correct(y, jnp.tan(angle))
             ahead = slope + 0.5 * change / last_change * (slope - last)
             shift = ahead * (-change) * sine / (cosine_next - cosine)
             xhat = xhat + sine * shift
-        v = sine**2
-        at = xhat
-        for _ in range(relinearizations):
-            c, jac, extra = constraint(at)
-            cj = cov(jac.T)
-            lower = jnp.linalg.cholesky(r + extra)
-            white_jac = jax.scipy.linalg.solve_triangular(lower, jac, lower=True)
-            white_cj = jax.scipy.linalg.solve_triangular(lower, cj.T, lower=True).T
-            g, w = jnp.linalg.eigh(white_jac @ white_cj)
-            g = jnp.maximum(g, 0.0)
-            misfit = event.innovation(c) - jnp.where(event.mask, jac @ (xhat - at), 0.0)
-            white = w.T @ jax.scipy.linalg.solve_triangular(lower, misfit, lower=True)
-            weights = white / (1 + v * g)
-            length = jnp.sqrt(jnp.sum(v * g * weights**2))
-            expected = jnp.sqrt(jnp.sum(v * g / (1 + v * g)))
-            weights = weights * jnp.minimum(1.0, cap * expected / jnp.maximum(length, 1e-30))
-            basis = white_cj @ w
-            increment = basis @ weights
-            at = xhat + v * increment
-        d = sine * y - cosine * (shift + sine * increment)
-        lam = 1 / (1 + g)
+        solution = solve(xhat, sine**2)
+        y = _advance(y, shift, mean, solution, sine, cosine, jnp.tan(angle_next), cosine_next)
+        return (y, slope, change), None
 
-        def k(lam):
-            return (jnp.sqrt((lam + s_next**2) * (lam * cosine**2 + v)) - lam * cosine) / sine
-
-        inner = (k(lam) - k(1.0)) * (w.T @ (white_jac @ d)) / jnp.maximum(g, 1e-6)
-        z = at - mean + k(1.0) * d + basis @ inner
-        return (z * cosine_next, slope, change), None
-
-    start = (y, jnp.zeros_like(y), jnp.asarray(jnp.inf, y.dtype))
-    y = jax.lax.scan(level, start, (angles[:-1], angles[1:]))[0][0]
-    return mean + y
+    carry = (y, jnp.zeros_like(y), jnp.asarray(jnp.inf, y.dtype))
+    return mean + jax.lax.scan(level, carry, (angles[:-1], angles[1:]))[0][0]
 
 
 def smooth_constraint(transition, event: GaussianEvent, t, shape):
@@ -151,7 +242,7 @@ def plain_constraint(event: GaussianEvent, shape):
     return constraint
 
 
-def guide(transition, x: State, t, event: GaussianEvent, levels, key, relinearizations, cap) -> State:
+def guide(transition, x: State, t, event: GaussianEvent, levels, key, iterations, cap) -> State:
     """Stage two: a draw of p(x' | x, y); the mean where the transition is deterministic."""
     prior = transition.prior(x, t)
     if prior is None:
@@ -159,20 +250,25 @@ def guide(transition, x: State, t, event: GaussianEvent, levels, key, relineariz
     denoiser, cond = prior
     mean, cov = denoiser.mean(cond), denoiser.cov(cond)
     noise = cov.sqrt(jax.random.normal(key, mean.shape, mean.dtype))
-    largest = levels[0]
+    apply = jax.vmap(cov.apply, 1, 1)
+
+    if event.linear:
+        # J does not depend on x: one factorisation serves all levels, and under vmap all members
+        zero = jnp.zeros_like(mean)
+        _, jac = linearize(lambda v: event.constraint(v.reshape(x.shape)), zero)
+        problem = factorize(jac, event.cov.dense(), apply)
+
+        def solve(xhat, v):
+            misfit = event.innovation(event.constraint(xhat.reshape(x.shape)))
+            return solve_linear(problem, misfit, xhat, v, cap)
+
+    else:
+        constraint = plain_constraint(event, x.shape)
+
+        def solve(xhat, v):
+            return condition(xhat, v, apply, event, constraint, iterations, cap)
 
     def correct(y, s):
-        return cov.sqrt(denoiser.correction(cov.whiten(y), jnp.minimum(s, largest), cond))
+        return cov.sqrt(denoiser.correction(cov.whiten(y), s, cond))
 
-    out = transport(
-        noise,
-        mean,
-        jax.vmap(cov.apply, 1, 1),
-        event,
-        plain_constraint(event, x.shape),
-        levels,
-        relinearizations,
-        cap,
-        correct,
-    )
-    return out.reshape(x.shape)
+    return transport(noise, mean, solve(mean, 1.0), solve, levels, correct).reshape(x.shape)

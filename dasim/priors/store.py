@@ -15,7 +15,7 @@ from safetensors.numpy import save as format_arrays
 from dasim.types import DataError
 
 
-def _named_leaves(tree) -> dict[str, np.ndarray]:
+def _named_leaves(tree) -> dict[str, jax.Array]:
     leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(tree, eqx.is_array))
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
@@ -37,7 +37,7 @@ def save_arrays(path: Path, tree, header: dict):
     for name, leaf in _named_leaves(tree).items():
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
-        arrays[name] = np.ascontiguousarray(leaf)
+        arrays[name] = np.asarray(leaf, order="C")
     write_atomically(Path(path), format_arrays(arrays, {"header": json.dumps(header)}))
 
 

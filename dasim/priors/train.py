@@ -95,7 +95,8 @@ def fit(
 
     Args:
         loss: function of (model, batch, key).
-        draw: function of (key, n) to a batch of n pairs, jit-able.
+        draw: function of (key, n) to a batch of n pairs, jit-able; a `jax.tree_util.Partial`
+            where it holds large arrays.
         held_out: pairs that are never drawn.
         trainable: picks the part of the model that moves; all arrays by default.
         checkpoint: file to which everything is saved at every look, and from which an
@@ -120,7 +121,7 @@ def fit(
         optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=settings.weight_decay)
     )
 
-    def step(carry, i):
+    def step(carry, i, draw, fixed):
         weights, average, state = carry
         batch_key, loss_key = jax.random.split(jax.random.fold_in(key, i))
         batch = draw(batch_key, settings.batch)
@@ -133,9 +134,11 @@ def fit(
         average = jax.tree.map(lambda a, w: decay * a + (1 - decay) * w, average, weights)
         return (weights, average, state), value
 
+    # all large arrays are arguments: as constants they would be folded at compile time
     @eqx.filter_jit
-    def advance(carry, start):
-        carry, values = jax.lax.scan(step, carry, start + jnp.arange(settings.check))
+    def advance(carry, start, draw, fixed, held_out):
+        numbers = start + jnp.arange(settings.check)
+        carry, values = jax.lax.scan(lambda c, i: step(c, i, draw, fixed), carry, numbers)
         value = loss(eqx.combine(carry[1], fixed), held_out, jax.random.fold_in(key, 2**31 - 1))
         return carry, values.mean(), value
 
@@ -145,7 +148,7 @@ def fit(
         (carry, best), header = load_arrays(checkpoint, (carry, best))
         best_loss, done, stale = header["best_loss"], header["done"], header["stale"]
     while done < settings.n_steps and stale < settings.patience:
-        carry, training, value = advance(carry, done)
+        carry, training, value = advance(carry, jnp.asarray(done), draw, fixed, held_out)
         done += settings.check
         training, value = float(training), float(value)
         if not jnp.isfinite(value):
