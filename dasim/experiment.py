@@ -4,6 +4,7 @@ import json
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,18 @@ from dasim.types import Analysis, DasimError, DivergedError
 from dasim.weather import DAY, QUANTITIES, VARIABLES, YEAR
 
 Progress = Callable[[str, int, int, str], None]
+
+
+@contextmanager
+def _writing(path: Path):
+    """Turn a failure to write into a message that names the file and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise DasimError(
+            f"{path}: cannot be written ({error.strerror}); free some space or choose another "
+            "--out, then go on with --resume: what was written so far is kept"
+        ) from None
 
 
 def make_filter(method: schema.Method, problem: Problem) -> filters.AbstractFilter:
@@ -118,7 +131,9 @@ class MethodRun:
     def _observations(self, start: int, n: int, length: int):
         """One chunk's observations, padded at the end with cycles in which nothing was seen."""
         rows = np.minimum(np.arange(start, start + length), start + n - 1)
-        observed = jax.tree.map(lambda a: jnp.asarray(np.asarray(a)[rows]), self.problem.observations)
+        observed = jax.tree.map(
+            lambda a: jnp.asarray(np.asarray(a)[rows]), self.problem.observations
+        )
         real = (np.arange(length) < n)[None, :, None]
         return observed, jnp.asarray(self.problem.masks[:, rows] & real)
 
@@ -172,6 +187,7 @@ class MethodRun:
                 f"{self.file.path}: is missing though its checkpoint is there; "
                 "run without --resume to start afresh"
             )
+        self.file.check()
 
     def _identity(self) -> str:
         """What must be the same for a checkpoint to go on."""
@@ -180,13 +196,8 @@ class MethodRun:
 
     def _save(self, states, done, seconds, diverged):
         header = {"done": done, "seconds": seconds, "diverged_at": diverged}
-        try:
+        with _writing(self.checkpoint):
             save_arrays(self.checkpoint, states, {**header, "config": self._identity()})
-        except OSError as error:
-            raise DasimError(
-                f"{self.checkpoint}: cannot be written ({error.strerror}); free some space, then "
-                "go on with --resume"
-            ) from None
 
 
 def _first_bad(start: int, *ensembles: np.ndarray) -> int | None:
@@ -214,21 +225,17 @@ def run(
 
 
 def _run(settings, folder, resume, progress):
-    try:
+    with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        resolved = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
-    except OSError as error:
-        raise DasimError(f"{folder}: cannot be written ({error.strerror})") from None
+    resolved = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
     problem = make_problem(settings, jax.random.key(settings.seed))
     # all methods are made before the first one runs: a bad setting costs no computing
     runs = [MethodRun(m, problem, settings, folder) for m in settings.methods]
     if resume:
         for one in runs:
             one.check_resumable()
-    try:
+    with _writing(folder / "config.yaml"):
         write_atomically(folder / "config.yaml", resolved.encode())
-    except OSError as error:
-        raise DasimError(f"{folder}: cannot be written ({error.strerror})") from None
     cycles = {"total": problem.n_cycles, "scored": int(problem.scored.sum())}
     scores: dict = {"methods": {}, "cycles": cycles}
     if problem.kind == "real":
@@ -244,8 +251,10 @@ def _run(settings, folder, resume, progress):
         if outcome["diverged_at"] is not None:
             diverged.append((one.method.name, outcome["diverged_at"]))
         text = json.dumps(_without_nan(scores), indent=1)
-        write_atomically(folder / "scores.json", text.encode())
-    write_report(folder)
+        with _writing(folder / "scores.json"):
+            write_atomically(folder / "scores.json", text.encode())
+    with _writing(folder / "report.html"):
+        write_report(folder)
     if diverged:
         names = "; ".join(f"{name} at cycle {k} of {problem.n_cycles}" for name, k in diverged)
         raise DivergedError(
@@ -270,6 +279,10 @@ def train(
     report: Callable[[str, int, int, float, float], None] | None = None,
 ) -> dict:
     """Train a prior as its config says and write it to `path`; its held-out figures."""
+    with _writing(path):  # before the work, not after it
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if checkpoint is not None:
+            checkpoint.mkdir(parents=True, exist_ok=True)
     key = jax.random.key(settings.seed)
     networks = {
         "mean": NetworkSpec(**settings.mean.model_dump()),
@@ -300,8 +313,6 @@ def train(
         "data": {"description": pairs.description},
         "held_out": figures,
     }
-    try:
+    with _writing(path):
         save_prior(path, trained, spec, header)
-    except OSError as error:
-        raise DasimError(f"{path}: cannot be written ({error.strerror})") from None
     return header

@@ -136,7 +136,7 @@ def check_observations(observations: Observations, n_obs: int | None = None, whe
     Raises:
         DataError: naming the first bad variable, cycle and index.
     """
-    time, value, mask = (np.asarray(a) for a in observations_arrays(observations))
+    time, value, mask = map(np.asarray, (observations.time, observations.value, observations.mask))
     if value.ndim != 2 or mask.shape != value.shape or time.shape != value.shape[:1]:
         raise DataError(
             f"{where}: time {time.shape}, value {value.shape} and mask {mask.shape} do not fit; "
@@ -152,9 +152,7 @@ def check_observations(observations: Observations, n_obs: int | None = None, whe
     if observations.std is not None:
         fields["std"] = np.asarray(observations.std)
         if fields["std"].shape != value.shape:
-            raise DataError(
-                f"{where}: std has shape {fields['std'].shape}, expected {value.shape}"
-            )
+            raise DataError(f"{where}: std has shape {fields['std'].shape}, expected {value.shape}")
     for name, array in fields.items():
         bad = mask & ~np.isfinite(array) if name == "value" else mask & ~(array > 0)
         if bad.any():
@@ -165,7 +163,3 @@ def check_observations(observations: Observations, n_obs: int | None = None, whe
                 f"{array[cycle, index]}, expected {wanted}; "
                 f"{int(bad.sum())} such values. Set mask to false where a value is missing."
             )
-
-
-def observations_arrays(observations: Observations):
-    return observations.time, observations.value, observations.mask

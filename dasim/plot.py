@@ -115,12 +115,14 @@ def error_over_time(times, series, colours, scored, ylabel, xlabel):
     """
     width = smoothing_width(len(times))
     series = {name: [running_mean(x, width) for x in pair] for name, pair in series.items()}
+    steps = np.diff(times)
+    gap = np.append(False, steps > 1.5 * np.median(steps))  # no line from one window to the next
     fig, axes = _panels(len(series), 1.9, xlabel, ylabel, sharex=True, sharey=True)
     for ax, (name, (rmse, spread)) in zip(axes, series.items(), strict=True):
         rest = {"where": ~scored, "transform": ax.get_xaxis_transform(), "color": MISSING, "lw": 0}
         ax.fill_between(times, 0, 1, **rest)
-        ax.plot(times, rmse, color=colours[name], lw=1.3, label="RMSE")
-        ax.plot(times, spread, **DASHED, label="spread")
+        ax.plot(times, np.where(gap, np.nan, rmse), color=colours[name], lw=1.3, label="RMSE")
+        ax.plot(times, np.where(gap, np.nan, spread), **DASHED, label="spread")
         ax.set(title=name, xlim=(times[0], times[-1]))
     if limits := _wide_range(np.ravel(list(series.values()))):
         axes[0].set(yscale="log", ylim=limits)

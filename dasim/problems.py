@@ -203,9 +203,7 @@ class WeatherStations(Problem):
         self.index, self.scored, self.segment = self._windows(data.lead_in_hours)
         if run.cycle.n_cycles is not None:
             kept = max(1, run.cycle.n_cycles // self.segment)
-            self.index, self.scored = (
-                a[: kept * self.segment] for a in (self.index, self.scored)
-            )
+            self.index, self.scored = (a[: kept * self.segment] for a in (self.index, self.scored))
             if run.cycle.n_cycles < self.segment:
                 self.index, self.scored = (
                     a[: run.cycle.n_cycles] for a in (self.index, self.scored)
@@ -292,7 +290,7 @@ class WeatherStations(Problem):
 
     @cached_property
     def references(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Mean and standard deviation, `(time, 15)` each, of forecasts that use no other station."""
+        """Mean and std, `(time, 15)` each, of forecasts that use no other station."""
         reports = self.reports
         spread = np.broadcast_to(reports.scale, reports.values.shape)
         filled = np.empty_like(reports.values)
@@ -390,5 +388,3 @@ def weather_pairs(data: schema.NYCWeather, periods: tuple[float, ...]) -> Pairs:
         f"hourly weather of 2013 at {', '.join(weather.STATIONS)}: anomalies of the training "
         f"blocks ({data.train_days} of every {data.of_days} days)",
     )
-
-

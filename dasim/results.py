@@ -25,6 +25,10 @@ def _opened(path: Path, mode: str, **options) -> Iterator[netCDF4.Dataset]:
     try:
         with netCDF4.Dataset(path, mode, **options) as file:
             yield file
+    except IndexError as error:
+        raise DataError(
+            f"{path}: not a run's whole file ({error}); run without --resume to write it again"
+        ) from None
     except (OSError, RuntimeError) as error:
         raise DasimError(
             f"{path}: cannot be written ({error}); free some space or choose another --out, then "
@@ -52,7 +56,9 @@ class MethodFile:
             self.space = ("withheld", "variable")
         else:
             one = "site" if len(problem.shape) == 1 and problem.shape[0] > 9 else "variable"
-            names = [one] if len(problem.shape) == 1 else [f"x{i}" for i in range(len(problem.shape))]
+            names = (
+                [one] if len(problem.shape) == 1 else [f"x{i}" for i in range(len(problem.shape))]
+            )
             self.space = tuple(names)
 
     def create(self, name: str, kind: str, burn_in: int):
@@ -129,7 +135,17 @@ class MethodFile:
         values = reports.values[problem.index]
         observed[:] = np.where(np.isfinite(values), values, FILL)
 
-    def write(self, start: int, forecast: np.ndarray, analysis: np.ndarray, log_evidence: np.ndarray):
+    def check(self):
+        """Refuse a file that does not hold this run's variables."""
+        with _opened(self.path, "r") as file:
+            shape = file["analysis"].shape[:2], file["log_evidence"].shape[0]
+            expected = (self.members, self.problem.n_cycles), self.problem.n_cycles
+            if shape != expected:
+                raise IndexError(f"dimensions {shape}, expected {expected}")
+
+    def write(
+        self, start: int, forecast: np.ndarray, analysis: np.ndarray, log_evidence: np.ndarray
+    ):
         """Fill the cycles from `start` on.
 
         Args:

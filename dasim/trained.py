@@ -119,7 +119,9 @@ def train_transition(
     build_key, mean_key, residual_key = jax.random.split(key, 3)
     transition = spec.build(build_key)
     n = math.prod(spec.shape)
-    base, scale = _base(spec, transition.denoiser.regression, draw(jax.random.fold_in(key, 1), 8192))
+    base, scale = _base(
+        spec, transition.denoiser.regression, draw(jax.random.fold_in(key, 1), 8192)
+    )
 
     def at(stage, steps):
         return None if report is None else lambda i, a, b: report(stage, i, steps, a, b)
@@ -184,7 +186,9 @@ def _base(spec: PriorSpec, regression: MeanNetwork, pairs: Batch):
     weights = jnp.linalg.lstsq(regressors, target)[0]
     error = jax.vmap(covariance.sqrt)(target - regressors @ weights)
     regression = eqx.tree_at(
-        lambda m: (m.standard, m.matrix, m.offset), regression, (standard, weights[:-1].T, weights[-1])
+        lambda m: (m.standard, m.matrix, m.offset),
+        regression,
+        (standard, weights[:-1].T, weights[-1]),
     )
     return regression, DenseCovariance.from_matrix(error.T @ error / len(error))
 

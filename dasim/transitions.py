@@ -172,8 +172,8 @@ class DiffusionTransition(AbstractTransition):
         return self.denoiser, self.condition(x, t)
 
 
-def phases(t, periods: tuple[float, ...]) -> Float[Array, " two_p"]:
-    """sin and cos of 2 pi t / period for each period."""
+def phases(t, periods: tuple[float, ...]) -> Float[Array, "... two_p"]:
+    """sin and cos of 2 pi t / period for each period, along a last axis."""
     angles = 2 * jnp.pi * jnp.asarray(t)[..., None] / jnp.asarray(periods, float)
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
 

@@ -92,7 +92,7 @@ def read_reports(path: Path) -> tuple[np.ndarray, np.ndarray]:
                 f"{path}: column {name}, line {row + 2}: {table[name][row]!r} is not a number"
             )
         table[name] = numbers
-    time = pd.to_datetime(table["time_hour"], utc=True, errors="coerce")
+    time = pd.to_datetime(table["time_hour"], utc=True, errors="coerce", format="ISO8601")
     if time.isna().any():
         row = int(np.flatnonzero(time.isna())[0])
         raise DataError(

@@ -39,12 +39,13 @@ def check_ensemble(ensemble: Ensemble) -> Ensemble:
     """Refuse an ensemble that has no spread to work with."""
     if ensemble.ndim < 2 or ensemble.shape[0] < 2:
         raise ValueError(
-            f"ensemble has shape {ensemble.shape}, expected (member, *state) with at least 2 members"
+            f"ensemble has shape {ensemble.shape}, expected (member, *state), 2 members at least"
         )
     return ensemble
 
 
 def check_inflation(inflation):
+    """Refuse a factor that is not positive; traced values pass."""
     if isinstance(inflation, int | float) and not inflation > 0:
         raise ValueError(f"inflation is {inflation}, expected a positive factor (1 for none)")
     return inflation

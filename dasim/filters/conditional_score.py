@@ -25,7 +25,6 @@ from dasim.filters.base import (
 from dasim.filters.guided import condition, guide, smooth_constraint, surprise, transport
 from dasim.priors.schedules import AbstractSchedule, VESchedule
 
-
 # a learned correction acts at all levels at which the prior was trained
 GUIDE_SCHEDULE = VESchedule()
 
@@ -82,9 +81,7 @@ class ConditionalScoreFilter(AbstractFilter):
         levels = GUIDE_SCHEDULE.levels(self.guide_levels)
         keys = jax.random.split(guide_key, len(state))
         guided = jax.vmap(
-            lambda x, k: guide(
-                transition, x, t, event, levels, k, self.relinearizations, self.cap
-            )
+            lambda x, k: guide(transition, x, t, event, levels, k, self.relinearizations, self.cap)
         )(ancestors, keys)
         analysis = jnp.where(obs.mask.any(), guided, forecast)
         return analysis, describe(event, forecast, analysis, obs)

@@ -5,7 +5,8 @@ random rotation that keeps the mean (Sakov and Oke 2008). With localisation, the
 are tapered in state space and the anomalies are updated by the modified gain of Andrews (1968;
 Whitaker and Hamill 2002, eq. 10; for tapered covariances Bishop, Whitaker and Lei 2017):
 
-    x_i' <- x_i' - C S^(-T/2) (S^(1/2) + R^(1/2))^-1 y_i',  C = rho_xy o P_xy, S = rho_yy o P_yy + R.
+    x_i' <- x_i' - C S^(-T/2) (S^(1/2) + R^(1/2))^-1 y_i',
+    C = rho_xy o P_xy,    S = rho_yy o P_yy + R.
 """
 
 import equinox as eqx

@@ -52,7 +52,9 @@ class BootstrapParticleFilter(AbstractFilter):
 
     def step(self, transition, observation, state, obs, key):
         forecast_key, resample_key = jax.random.split(key)
-        forecast = propagate(transition, state.ensemble, obs.time - transition.interval, forecast_key)
+        forecast = propagate(
+            transition, state.ensemble, obs.time - transition.interval, forecast_key
+        )
         event = observation.event(obs)
         log_likelihood = jax.vmap(lambda c: event.log_prob(c, None))(constraints(event, forecast))
         log_weights = state.log_weights + log_likelihood

@@ -54,6 +54,7 @@ def integrate(
 
 
 def check_dt(dt: float) -> float:
+    """A step as a float; refused if not positive."""
     if not dt > 0:
         raise ValueError(f"dt is {dt}, expected a positive step")
     return float(dt)

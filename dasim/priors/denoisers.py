@@ -97,7 +97,7 @@ class Standardizer(AbstractCoordinates):
 
 
 class Whitener(AbstractCoordinates):
-    """Coordinates of unit covariance: small differences of like sensors count as much as the rest."""
+    """Coordinates of unit covariance: small differences of like sensors count like the rest."""
 
     center: Float[Array, " n"]
     covariance: DenseCovariance

@@ -19,7 +19,9 @@ class AbstractNetwork(eqx.Module):
     """A function of fields and scalars."""
 
     @abc.abstractmethod
-    def __call__(self, fields: Float[Array, "k n"], scalars: Float[Array, " s"]) -> Float[Array, " n"]:
+    def __call__(
+        self, fields: Float[Array, "k n"], scalars: Float[Array, " s"]
+    ) -> Float[Array, " n"]:
         """The output field."""
 
 

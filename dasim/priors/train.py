@@ -47,6 +47,8 @@ class FitSettings(NamedTuple):
 
 
 class FitResult(NamedTuple):
+    """The model with the lowest held-out loss, that loss, and the steps taken."""
+
     model: eqx.Module
     loss: float
     steps: int
@@ -125,9 +127,9 @@ def fit(
         weights, average, state = carry
         batch_key, loss_key = jax.random.split(jax.random.fold_in(key, i))
         batch = draw(batch_key, settings.batch)
-        value, grads = jax.value_and_grad(
-            lambda w: loss(eqx.combine(w, fixed), batch, loss_key)
-        )(weights)
+        value, grads = jax.value_and_grad(lambda w: loss(eqx.combine(w, fixed), batch, loss_key))(
+            weights
+        )
         updates, state = optimizer.update(grads, state, weights)
         weights = optax.apply_updates(weights, updates)
         decay = jnp.minimum(settings.ema, (1.0 + i) / (10.0 + i))

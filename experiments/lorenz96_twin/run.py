@@ -54,7 +54,9 @@ def measure(run: schema.Run, problems: list[Twin], method: dict) -> dict:
             {k: v for k, v in summarize(result, (1,), np.ones((), bool)).items()}
             | {"seconds_per_cycle": seconds / problem.n_cycles}
         )
-    mean = {k: float(np.mean([r[k] for r in rows])) for k in ("crps", "rmse", "spread", "coverage_90")}
+    mean = {
+        k: float(np.mean([r[k] for r in rows])) for k in ("crps", "rmse", "spread", "coverage_90")
+    }
     mean["ratio"] = mean["spread"] / mean["rmse"]
     mean["seconds_per_cycle"] = float(np.median([r["seconds_per_cycle"] for r in rows]))
     return mean | {"crps_of_seeds": [r["crps"] for r in rows]}
