@@ -145,12 +145,12 @@ def surprise(solution: Solution, n_obs) -> Float[Array, ""]:
     The misfit of a right linear Gaussian prior has sum_j white_j^2 / (1 + g_j) distributed as
     chi-squared with `n_obs` degrees of freedom. Beyond the quantile of probability 1e-4 (by the
     approximation of Wilson and Hilferty 1931) the prior is taken to be too narrow, and the factor
-    a, at most 10, solves sum_j white_j^2 / (1 + a g_j) = n_obs.
+    a, at most 4, solves sum_j white_j^2 / (1 + a g_j) = n_obs.
     """
     g = solution.problem.g
     n = jnp.maximum(n_obs, 1).astype(g.dtype)
     quantile = n * (1 - 2 / (9 * n) + 3.719 * jnp.sqrt(2 / (9 * n))) ** 3
-    factors = jnp.geomspace(1.0, 10.0, 41, dtype=g.dtype)
+    factors = jnp.geomspace(1.0, 4.0, 41, dtype=g.dtype)
     misfit = jnp.sum(solution.white**2 / (1 + factors[:, None] * g), 1)
     wanted = jnp.where(misfit[-1] <= n, factors[jnp.argmax(misfit <= n)], factors[-1])
     return jnp.where(misfit[0] > quantile, wanted, 1.0)

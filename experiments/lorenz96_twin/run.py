@@ -23,7 +23,7 @@ from dasim.problems import Twin
 
 HERE = Path(__file__).parent
 SEEDS = (0, 1, 2)
-RADII, INFLATIONS = (4.0, 5.0, 6.0, 8.0), (1.0, 1.02, 1.04, 1.07, 1.1, 1.15)
+RADII, INFLATIONS = (4.0, 5.0, 6.0, 8.0, 10.0, 12.0), (1.0, 1.02, 1.04, 1.07, 1.1, 1.15)
 LEARNED = "lorenz96-0.4"
 
 
@@ -82,8 +82,8 @@ def main(parts: list[str]):
                     method = {"kind": kind, "localization_radius": radius, "inflation": inflation}
                     record(f"{kind} radius {radius} inflation {inflation}", method)
     if "learned" in parts:
-        for radius in (5.0, 6.0, 8.0, 10.0):
-            for inflation in (1.0, 1.04, 1.1):
+        for radius in (6.0, 10.0):
+            for inflation in (1.02, 1.07):
                 method = {"kind": "StochasticEnKF", "localization_radius": radius}
                 method |= {"inflation": inflation, "transition": LEARNED}
                 record(f"StochasticEnKF learned radius {radius} inflation {inflation}", method)
