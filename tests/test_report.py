@@ -44,6 +44,7 @@ def put(nc, name, kind, dims=(), data=None, **coordinate):
 def write_texts(folder, scores, **config):
     config = {"name": "run <1>", "seed": 0, "members": MEMBERS} | config
     config["cycle"] = {"n_cycles": TIMES, "burn_in": 5}
+    scores["cycles"] = {"total": TIMES, "scored": TIMES - 5}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "scores.json").write_text(json.dumps(scores))
     return folder
@@ -95,9 +96,9 @@ def real(tmp_path):
     row = {"rmse": 1.0625, "crps": 0.5, "coverage_90": 0.9, "n": 33}
     withheld = {
         s: {
-            "letkf": {f"{s}.temp": row, f"{s}.wind": row},
-            "climatology": {f"{s}.temp": row | {"rmse": 7.654}, f"{s}.wind": row},
-            "persistence": {f"{s}.temp": row | {"coverage_90": None}},
+            "letkf": {"temp": row, "wind": row},
+            "climatology": {"temp": row | {"rmse": 7.654}, "wind": row},
+            "persistence": {"temp": row | {"coverage_90": None}},
         }
         for s in "AB"
     }
@@ -177,7 +178,7 @@ def test_twin_report(twin):
     assert no_file == ("no file", ["0.3000", "\u2013", "\u2013", "\u2013"])
     assert "without their files: no file." in page
     assert "run &lt;1&gt;" in page and "run <1>" not in page
-    assert "kind lorenz96, n 12" in page and "9 members, 40 cycles" in page
+    assert "kind lorenz96, n 12" in page and "9 members, 40 cycles of which 35 are scored" in page
     kinds = [data[:4] for data in images(page)]
     assert kinds == [b"<?xm"] * 3 + [b"\x89PNG"]
 

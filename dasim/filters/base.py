@@ -39,7 +39,8 @@ def check_ensemble(ensemble: Ensemble) -> Ensemble:
     """Refuse an ensemble that has no spread to work with."""
     if ensemble.ndim < 2 or ensemble.shape[0] < 2:
         raise ValueError(
-            f"ensemble has shape {ensemble.shape}, expected (member, *state), 2 members at least"
+            f"ensemble has shape {ensemble.shape}, expected (member, *state) with "
+            "at least 2 members"
         )
     return ensemble
 
