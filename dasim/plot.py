@@ -16,6 +16,7 @@ import matplotlib
 import matplotlib.dates  # lets axes take datetime64
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 # Okabe and Ito's palette without black (the truth's) and yellow (illegible), with one of Tol's.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#882255")
@@ -167,6 +168,10 @@ def spread_skill(points, colours, units):
     values = np.concatenate([np.ravel(pair) for pair in points.values()])
     if limits := _wide_range(values):
         ax.set(xscale="log", yscale="log")
+        for axis in (ax.xaxis, ax.yaxis):  # few plain numbers: powers of ten would overlap
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
     limits = limits or (0.0, 1.08 * values.max(initial=1e-9))
     ax.plot(limits, limits, **DASHED, label="1:1")
     ax.set(xlim=limits, ylim=limits, aspect="equal")
