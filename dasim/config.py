@@ -141,13 +141,6 @@ class BootstrapParticleMethod(Method):
     threshold: float = Field(0.5, gt=0, le=1)
 
 
-METHODS = (
-    StochasticEnKFMethod,
-    ETKFMethod,
-    LETKFMethod,
-    ConditionalScoreMethod,
-    BootstrapParticleMethod,
-)
 AnyMethod = Annotated[
     StochasticEnKFMethod
     | ETKFMethod

@@ -154,7 +154,7 @@ class MethodRun:
             if number < done or diverged is not None:
                 progress(self.method.name, start + n, self.problem.n_cycles, "")
                 continue
-            if begins:
+            if begins and number:  # the first segment's were made above
                 states = self.fresh(start)
             observed, masks = self._observations(start, n, length)
             inputs = (states, observed, masks, self.fold_keys, jnp.asarray(start))

@@ -211,9 +211,8 @@ class MethodFile:
                 keep = np.ones((), bool)
             axes = tuple(range(1, fields.error.ndim))
             for key, value in summarize(fields, axes, keep).items():
-                metric, _, suffix = key.partition("_stderr")
-                out[f"{metric}_{stage}{'_stderr' if key.endswith('_stderr') else ''}"] = value
-                del suffix
+                metric = key.removesuffix("_stderr")
+                out[f"{metric}_{stage}{key[len(metric) :]}"] = value
         evidence = self.read("log_evidence")[scored]
         out["log_evidence"] = float(np.nanmean(evidence)) if np.isfinite(evidence).any() else None
         return out
