@@ -2,6 +2,11 @@
 
 from dasim.models.base import AbstractModel as AbstractModel
 from dasim.models.base import integrate as integrate
+from dasim.models.etd import ETDRK4 as ETDRK4
+from dasim.models.kolmogorov import KolmogorovFlow as KolmogorovFlow
+from dasim.models.kuramoto_sivashinsky import KuramotoSivashinsky as KuramotoSivashinsky
 from dasim.models.linear import LinearGaussian as LinearGaussian
 from dasim.models.lorenz63 import Lorenz63 as Lorenz63
+from dasim.models.lorenz84 import Lorenz84 as Lorenz84
 from dasim.models.lorenz96 import Lorenz96 as Lorenz96
+from dasim.models.lorenz96_two_scale import TwoScaleLorenz96 as TwoScaleLorenz96

@@ -1,10 +1,13 @@
 """The model protocol, and one time step of an ordinary differential equation."""
 
 import abc
+import math
 from collections.abc import Callable
 
 import diffrax
 import equinox as eqx
+import jax
+import numpy as np
 from jaxtyping import Array, Float
 
 from dasim.covariance import AbstractCovariance
@@ -13,6 +16,9 @@ from dasim.types import Key, State
 
 class AbstractModel(eqx.Module):
     """A discrete-time dynamical system.
+
+    `start`, `spin_up`, `coords` and `period` have defaults, which a model with a geometry or a
+    scale of its own replaces.
 
     Attributes:
         dt: length of one step, in model time units.
@@ -29,6 +35,25 @@ class AbstractModel(eqx.Module):
     @abc.abstractmethod
     def step_cov(self, x: State, t: Float[Array, ""]) -> AbstractCovariance | None:
         """Covariance of `step` given x, on flat states; None for a deterministic model."""
+
+    def start(self, key: Key) -> State:
+        """A random state from which the climate is reached: independent standard normals."""
+        return jax.random.normal(key, self.shape)
+
+    @property
+    def spin_up(self) -> float:
+        """Time after which a state from `start` is in the climate."""
+        return 40.0
+
+    @property
+    def coords(self) -> np.ndarray:
+        """Coordinates of the flat state's variables in grid points, `(n, d)`: their indices."""
+        return np.arange(math.prod(self.shape), dtype=float)[:, None]
+
+    @property
+    def period(self) -> tuple[float, ...] | None:
+        """Length of each axis of `coords`, which closes on itself; None where none does."""
+        return None
 
 
 Tendency = Callable[[Float[Array, ""], State], State]

@@ -2,6 +2,7 @@
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -23,6 +24,14 @@ class Lorenz96(AbstractModel):
     @property
     def shape(self):
         return (self.size,)
+
+    @property
+    def period(self):
+        return (float(self.size),)
+
+    def start(self, key):
+        """The fixed point, perturbed."""
+        return self.forcing + jax.random.normal(key, self.shape)
 
     def tendency(self, t, x: Float[Array, " site"]) -> Float[Array, " site"]:
         """dx/dt."""
