@@ -1,9 +1,7 @@
 """Figures from the results of a run, and the reductions they draw.
 
-Rank histogram (Hamill 2001): the rank of the truth among `m` members is uniform on 0..m when truth
-and members are exchangeable.  Spread-skill (Fortin et al. 2014): where the ensemble variance is
-`s^2` the mean squared error of a calibrated ensemble's mean is `(m + 1) / m s^2`, so bins of equal
-spread lie close to the 1:1 line.
+Spread-skill (Fortin et al. 2014): where the ensemble variance is `s^2` the mean squared error of a
+calibrated ensemble's mean is `(m + 1) / m s^2`, so bins of equal spread lie close to the 1:1 line.
 
 A figure is a `matplotlib.figure.Figure`, made without pyplot; methods are the keys of dictionaries
 and have the colours of `method_colours` in every figure.
@@ -15,7 +13,9 @@ import math
 import matplotlib
 import matplotlib.dates  # lets axes take datetime64
 import numpy as np
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 
 # Okabe and Ito's palette without black (the truth's) and yellow (illegible), with one of Tol's.
@@ -39,23 +39,6 @@ styled = matplotlib.rc_context(
 def method_colours(names):
     """A colour for each of `names`; repeats after the seventh."""
     return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
-
-
-def rank_counts(members, reference, std=0.0, rng=None):
-    """Counts `(m + 1,)` of the rank of `reference` `(...)` among `members` `(m, ...)`.
-
-    Observation error of standard deviation `std` (broadcast against `reference`) is added to the
-    members where it is not zero, and ties are broken at random, both with the generator `rng`.
-    Values that are not finite, in the reference or in any member, are left out.
-    """
-    rng = np.random.default_rng(0) if rng is None else rng
-    if np.any(np.asarray(std) > 0):
-        members = members + std * rng.standard_normal(members.shape)
-    good = np.isfinite(reference) & np.isfinite(members).all(0)
-    members, reference = members[:, good], reference[good]
-    ties = (members == reference).sum(0)
-    rank = (members < reference).sum(0) + rng.integers(0, ties + 1)
-    return np.bincount(rank, minlength=len(members) + 1)
 
 
 def spread_skill_bins(spread, error, bins=10):
@@ -134,10 +117,11 @@ def error_over_time(times, series, colours, scored, ylabel, xlabel):
 
 
 @styled
-def rank_histograms(counts, colours, top=4.0):
+def rank_histograms(counts, p_values, colours, top=4.0):
     """Rank histograms relative to the flat expectation, a panel for each method.
 
     `counts` is `{method: (m + 1,)}`; ranks are merged into at most 20 bars, cut off at `top`.
+    `p_values` `{method: p}` of a test of its shape stand beside the number of values.
     """
     ylabel = "frequency / flat expectation"
     fig, axes = _panels(len(counts), 1.8, "rank / number of ranks", ylabel, sharey=True)
@@ -151,7 +135,9 @@ def rank_histograms(counts, colours, top=4.0):
         style = {"color": colours[name], "edgecolor": "white", "lw": 0.6}
         ax.bar(place[:-1], share, np.diff(place), align="edge", **style)
         ax.axhline(1.0, **DASHED)
-        ax.set(title=f"{name} ({count.sum()} values)", xlim=(0, 1))
+        p = p_values[name]
+        test = "" if np.isnan(p) else ", p < 0.001" if p < 0.001 else f", p = {p:.2g}"
+        ax.set(title=f"{name} ({count.sum()} values{test})", xlim=(0, 1))
         highest = max(highest, 1.05 * share.max())
     axes[0].set_ylim(0, min(highest, top))
     return fig
@@ -238,6 +224,69 @@ def ensemble_series(times, reference, mean, low, high, labels, colour, xlabel, k
     axes[-1].set_xlabel(xlabel)
     fig.align_ylabels(axes)
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    return fig
+
+
+@styled
+def score_map(scores, lost, best, rows, columns, title, label):
+    """Scores over two settings, those with diverged truths hatched, the best one outlined.
+
+    `scores` and the numbers `lost` of truths are `(row, column)`; `best` is a pair of indices or
+    None; `rows` and `columns` are each `(name, values)`.
+    """
+    height, width = scores.shape
+    fig = Figure(figsize=(2.4 + 0.62 * width, 1.7 + 0.4 * height), layout="constrained")
+    ax = fig.subplots()
+    good = np.where((lost == 0) & np.isfinite(scores), scores, np.nan)
+    low, high = (np.nanmin(good), np.nanmax(good)) if np.isfinite(good).any() else (0.0, 1.0)
+    wide = low > 0 and high > 10 * low
+    norm = LogNorm(low, high) if wide else Normalize(low, high)
+    image = ax.imshow(good, norm=norm, cmap="viridis_r", aspect="auto", origin="lower")
+    hatched = {"fc": MISSING, "ec": "white", "hatch": "////", "lw": 0}
+    outline = lambda i, j, **style: ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, **style))
+    for (i, j), value in np.ndenumerate(good):
+        if np.isnan(value):
+            outline(i, j, **hatched)
+            continue
+        dark = np.dot(image.cmap(norm(value))[:3], (0.299, 0.587, 0.114)) < 0.45
+        style = {"ha": "center", "va": "center", "size": 8, "color": "white" if dark else "black"}
+        ax.text(j, i, f"{value:#.3g}".rstrip("."), **style)
+    if best is not None:
+        outline(*best, fill=False, ec=PALETTE[1], lw=2.5, clip_on=False)
+    ax.set(xlabel=columns[0], xticks=range(width), xticklabels=columns[1], title=title)
+    ax.set(ylabel=rows[0], yticks=range(height), yticklabels=rows[1])
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    if np.isnan(good).any():
+        fig.legend(handles=[Patch(**hatched, label="diverged")], loc="outside lower right")
+    style = {"ticks": LogLocator(subs=(1, 2, 5)), "format": "{x:g}"} if wide else {}
+    fig.colorbar(image, ax=ax, label=label, aspect=25, **style).minorticks_off()
+    return fig
+
+
+@styled
+def score_line(values, scores, stderr, lost, best, name, title, label):
+    """Scores with two standard errors over the `values` of one setting, each `(setting,)`.
+
+    `lost` `(setting,)` are the numbers of diverged truths; `best` is an index or None.
+    """
+    fig = Figure(figsize=(0.6 * WIDTH, 3.4), layout="constrained")
+    ax = fig.subplots()
+    good = (lost == 0) & np.isfinite(scores)
+    style = {"color": PALETTE[0], "marker": "o", "ms": 4, "lw": 1.2, "capsize": 2.5}
+    errors = 2 * np.nan_to_num(stderr[good])
+    ax.errorbar(values[good], scores[good], errors, **style, label="± 2 standard errors")
+    for i, value in enumerate(values[~good]):
+        ax.axvline(value, color="#999999", lw=1.2, ls=":", label="" if i else "diverged")
+    if best is not None:
+        style = {"ls": "none", "marker": "o", "ms": 10, "mfc": "none", "mec": PALETTE[1], "mew": 2}
+        ax.plot(values[best], scores[best], **style, label="least")
+    if limits := _wide_range(scores[good]):
+        ax.set(yscale="log", ylim=limits)
+    if values.min() > 0 and values.max() > 100 * values.min():
+        ax.set_xscale("log")
+    ax.set(xlabel=name, ylabel=label, title=title)
+    ax.legend()
     return fig
 
 

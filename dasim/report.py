@@ -15,8 +15,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 import yaml
+from scipy.special import ndtr
+from scipy.stats import chi2
 
 from dasim import plot
+from dasim.diagnostics import effective_number, rank_chi_square, rank_histogram
 
 BLOCK = 2**23  # values of an ensemble held at a time
 DASH = "\N{EN DASH}"
@@ -82,7 +85,7 @@ def read_verification(path, band=False):
             x[:, ~np.isfinite(x).all(0)] = np.nan
             reduced[:2, part] = x.mean(0), x.var(0, ddof=min(1, len(x) - 1)) + std**2
             y = np.where(scored[part, None], reference[part], np.nan)
-            ranks = ranks + plot.rank_counts(x, y, std, rng)
+            ranks = ranks + rank_histogram(x, y, rng, std)
             if band:
                 noisy = (x[:, None] + std * draws[:, None, None]).reshape(-1, *x.shape[1:])
                 reduced[2:, part] = np.quantile(noisy, [0.05, 0.95], axis=0)
@@ -97,6 +100,19 @@ def error_and_spread(v):
     scale = pd.DataFrame(v.reference).std().replace(0, np.nan).to_numpy() if v.stations else 1.0
     missing = np.isnan(error + spread)
     return np.where(missing, np.nan, error / scale), np.where(missing, np.nan, spread / scale)
+
+
+def flatness(v):
+    """P-value of a rank histogram without slope and without U or dome; NaN without values.
+
+    Values that are alike in space and time count as the fewer independent ones that normal
+    scores of the errors (for the slope), and their squares (for the U), are worth.
+    """
+    z = (v.mean - v.reference) / np.sqrt(np.maximum(v.variance, np.finfo(float).tiny))
+    u = ndtr(z[v.scored]) - 0.5
+    bias = rank_chi_square(v.ranks, effective_number(u)).bias
+    dispersion = rank_chi_square(v.ranks, effective_number(u**2)).dispersion
+    return float(chi2.sf(bias**2 + dispersion**2, 2))
 
 
 def _number(value):
@@ -187,8 +203,13 @@ def figures(methods, colours, best):
     yield (
         "Rank histograms",
         f"The rank of the {kind} in the analysis ensemble{noise}; bars are cut at 4. Flat (dashed) "
-        "is good, a U shows too little spread, a dome too much, a slope a bias.",
-        plot.rank_histograms({name: each.ranks for name, each in methods.items()}, colours),
+        "is good, a U shows too little spread, a dome too much, a slope a bias; p is that of a "
+        "chi-square test of slope and U, correlation of the values allowed for.",
+        plot.rank_histograms(
+            {name: each.ranks for name, each in methods.items()},
+            {name: flatness(each) for name, each in methods.items()},
+            colours,
+        ),
     )
     yield (
         "Spread against error",

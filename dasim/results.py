@@ -13,11 +13,12 @@ import netCDF4
 import numpy as np
 
 from dasim import weather
-from dasim.diagnostics import Scores, score, summarize
+from dasim.diagnostics import Scores, energy_score, score, summarize, time_mean
 from dasim.problems import Problem, Twin
 from dasim.types import DasimError, DataError
 
 FILL = np.float32(netCDF4.default_fillvals["f4"])
+ENERGY_MEMBERS = 50  # drawn for the energy score, whose cost grows with their square
 
 
 @contextmanager
@@ -90,6 +91,8 @@ class MethodFile:
                     self._field(
                         file, f"{field}_{stage}", ("time", *self.space), f"{field} of the {stage}"
                     )
+                if not self.real:
+                    self._field(file, f"energy_{stage}", ("time",), f"energy score of the {stage}")
             evidence = ("time", "withheld") if self.real else ("time",)
             self._field(file, "log_evidence", evidence, "log p(y_k | y_1:k-1)")
 
@@ -159,10 +162,23 @@ class MethodFile:
                 members = self._in_own_units(np.moveaxis(ensemble[:, :n], 2, 0), rows)
                 for field, values in zip(Scores._fields, self._verify(members, rows), strict=True):
                     file[f"{field}_{stage}"][rows] = np.where(np.isfinite(values), values, FILL)
+                if not self.real:
+                    values = energy_score(self._drawn(members), self.problem.truth[rows])
+                    file[f"energy_{stage}"][rows] = np.where(np.isfinite(values), values, FILL)
                 if stage == "analysis" or self.save_forecast:
                     file[stage][:, rows] = np.where(np.isfinite(members), members, FILL)
             evidence = log_evidence[:, :n].T if self.real else log_evidence[0, :n]
             file["log_evidence"][rows] = np.where(np.isfinite(evidence), evidence, FILL)
+
+    def _drawn(self, members):
+        """At most `ENERGY_MEMBERS` of the members, the same at each cycle.
+
+        At random, because resampling leaves members in an order. The expectation of a fair
+        score does not depend on their number.
+        """
+        if self.members <= ENERGY_MEMBERS:
+            return members
+        return members[np.random.default_rng(0).permutation(self.members)[:ENERGY_MEMBERS]]
 
     def _in_own_units(self, members, rows):
         """`(member, fold, cycle, *state)` to `(member, cycle, [fold,] *state)` in own units."""
@@ -213,6 +229,9 @@ class MethodFile:
             for key, value in summarize(fields, axes, keep).items():
                 metric = key.removesuffix("_stderr")
                 out[f"{metric}_{stage}{key[len(metric) :]}"] = value
+            if not self.real:
+                mean, stderr = time_mean(self.read(f"energy_{stage}")[scored])
+                out |= {f"energy_{stage}": mean, f"energy_{stage}_stderr": stderr}
         evidence = self.read("log_evidence")[scored]
         out["log_evidence"] = float(np.nanmean(evidence)) if np.isfinite(evidence).any() else None
         return out

@@ -122,30 +122,6 @@ def images(page):
     return data
 
 
-def test_rank_counts_are_flat_for_exchangeable_draws():
-    draws = np.random.default_rng(0).normal(size=(10, 50_000))
-    counts = plot.rank_counts(draws[1:], draws[0])
-    assert counts.shape == (10,) and counts.sum() == 50_000
-    chi_squared = np.sum((counts - 5000.0) ** 2) / 5000.0
-    assert chi_squared < 27.9  # its 0.999 quantile with 9 degrees of freedom
-
-
-def test_rank_counts_of_known_places():
-    members = np.array([[-1.0, -1.0, -1.0, -1.0, np.nan], [1.0, 1.0, 1.0, 1.0, 1.0]])
-    reference = np.array([-3.0, 0.0, 3.0, np.nan, 0.0])
-    assert plot.rank_counts(members, reference).tolist() == [1, 1, 1]
-    narrow = np.zeros((4, 1000)) + np.linspace(-0.01, 0.01, 4)[:, None]
-    truth = np.repeat([-1.0, 1.0], [300, 700])
-    assert plot.rank_counts(narrow, truth).tolist() == [300, 0, 0, 0, 700]  # a U
-
-
-def test_ties_and_observation_error_give_flat_ranks():
-    assert abs(plot.rank_counts(np.zeros((1, 10_000)), np.zeros(10_000))[0] - 5000) < 200
-    noise = np.random.default_rng(3).normal(size=20_000)
-    counts = plot.rank_counts(np.zeros((4, 20_000)), 2.0 * noise, std=2.0)
-    assert np.all(np.abs(counts - 4000) < 4 * np.sqrt(4000 * 0.8))
-
-
 def test_spread_skill_bins_lie_on_the_line_of_a_calibrated_ensemble():
     rng = np.random.default_rng(4)
     spread = rng.uniform(1.0, 3.0, 100_000)
