@@ -3,9 +3,9 @@
 from dasim import filters as filters
 from dasim import models as models
 from dasim import priors as priors
-from dasim.covariance import Localization as Localization
-from dasim.covariance import ring as ring
 from dasim.cycling import cycle as cycle
+from dasim.localization import Localization as Localization
+from dasim.localization import ring as ring
 from dasim.observe import Gaussian as Gaussian
 from dasim.observe import Observation as Observation
 from dasim.observe import Select as Select

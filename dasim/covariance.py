@@ -1,14 +1,10 @@
-r"""Covariances as operators, ensemble anomalies, and Gaspari-Cohn localisation.
+r"""Covariances as operators, and ensemble anomalies.
 
 A covariance C is used through products: `apply` (C v), `sqrt` (C^(1/2) v, the symmetric root)
 and `whiten` (C^(-1/2) v).
-
-The taper is the fifth-order piecewise rational function of Gaspari and Cohn (1999), eq. 4.10;
-`radius` is its half-width, so it is zero from twice the radius on.
 """
 
 import abc
-from collections.abc import Sequence
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -41,6 +37,10 @@ class AbstractCovariance(eqx.Module):
         """Log of the determinant."""
 
     @abc.abstractmethod
+    def diagonal(self) -> Float[Array, " n"]:
+        """The variances."""
+
+    @abc.abstractmethod
     def dense(self) -> Float[Array, "n n"]:
         """The matrix."""
 
@@ -65,6 +65,9 @@ class DiagonalCovariance(AbstractCovariance):
 
     def log_det(self):
         return jnp.sum(jnp.log(self.variance))
+
+    def diagonal(self):
+        return self.variance
 
     def dense(self):
         return jnp.diag(self.variance)
@@ -99,6 +102,9 @@ class DenseCovariance(AbstractCovariance):
 
     def log_det(self):
         return jnp.sum(jnp.log(self.values))
+
+    def diagonal(self):
+        return self.vectors**2 @ self.values
 
     def dense(self):
         return (self.vectors * self.values) @ self.vectors.T
@@ -153,98 +159,11 @@ def anomalies(
 
 
 def inflate(
-    ensemble: Float[Array, "member *state"], factor: Float[Array, ""] | float
+    ensemble: Float[Array, "member *state"], factor: Float[Array, "..."] | float
 ) -> Float[Array, "member *state"]:
-    """Multiplicative inflation: the anomalies times `factor`, the variance times its square."""
+    """Multiplicative inflation: the anomalies times `factor`, the variance times its square.
+
+    A `factor` of the shape of a state is one for each variable.
+    """
     mean = ensemble.mean(0)
     return mean + factor * (ensemble - mean)
-
-
-def gaspari_cohn(distance: Float[Array, "..."], radius) -> Float[Array, "..."]:
-    """The taper at `distance`, 1 at zero and 0 from 2 `radius` on (Gaspari and Cohn 1999, 4.10)."""
-    r = distance / radius
-    near = 1 + r**2 * (-5 / 3 + r * (5 / 8 + r * (1 / 2 - r / 4)))
-    safe = jnp.maximum(r, 1.0)
-    far = 4 - 5 * safe + safe**2 * (5 / 3 + safe * (5 / 8 + safe * (-1 / 2 + safe / 12)))
-    far = far - 2 / (3 * safe)
-    return jnp.where(r < 1, near, jnp.where(r < 2, jnp.maximum(far, 0.0), 0.0))
-
-
-def distances(a: Float[Array, "i d"], b: Float[Array, "j d"], period=None) -> Float[Array, "i j"]:
-    """Euclidean distances between points; `period` gives each axis' length, inf for none."""
-    difference = jnp.abs(a[:, None, :] - b[None, :, :])
-    if period is not None:
-        wrapped = jnp.mod(difference, jnp.where(jnp.isinf(period), 1.0, period))
-        shortest = jnp.minimum(wrapped, period - wrapped)
-        difference = jnp.where(jnp.isinf(period), difference, shortest)
-    return jnp.sqrt(jnp.sum(difference**2, -1))
-
-
-class Localization(eqx.Module):
-    """Gaspari-Cohn tapers among state variables and observations.
-
-    Attributes:
-        radius: half-width of the taper, in the units of the coordinates.
-        state_distance: `(n, n)`; obs_distance: `(n, obs)`; obs_obs_distance: `(obs, obs)`.
-    """
-
-    radius: Float[Array, ""]
-    state_distance: Float[Array, "n n"]
-    obs_distance: Float[Array, "n obs"]
-    obs_obs_distance: Float[Array, "obs obs"]
-
-    def __init__(
-        self, radius, state_coords, obs_coords, period: Sequence[float | None] | None = None
-    ):
-        """Tapers of half-width `radius` from coordinates.
-
-        Args:
-            radius: half-width, positive.
-            state_coords: coordinates of the flat state's variables, `(n,)` or `(n, d)`.
-            obs_coords: coordinates of the observations, `(obs,)` or `(obs, d)`.
-            period: length of each axis that closes on itself; None or inf for one that does not.
-
-        Raises:
-            ValueError: a radius that is not positive, or coordinates of different dimension.
-        """
-        if isinstance(radius, int | float) and not radius > 0:
-            raise ValueError(
-                f"localization radius is {radius}, expected a positive half-width; "
-                "leave localization out to switch it off"
-            )
-        state, obs = (
-            jnp.asarray(c, float).reshape(np.shape(c)[0], -1) for c in (state_coords, obs_coords)
-        )
-        if state.shape[1] != obs.shape[1]:
-            raise ValueError(
-                f"state coordinates have {state.shape[1]} axes, observations {obs.shape[1]}"
-            )
-        if period is not None:
-            lengths = [np.inf if p is None else float(p) for p in np.atleast_1d(period)]
-            if len(lengths) != state.shape[1] or not all(p > 0 for p in lengths):
-                raise ValueError(
-                    f"period is {period}, expected a positive length (or None) "
-                    f"for each of {state.shape[1]} axes"
-                )
-            period = jnp.asarray(lengths)
-        self.radius = jnp.asarray(radius, float)
-        self.state_distance = distances(state, state, period)
-        self.obs_distance = distances(state, obs, period)
-        self.obs_obs_distance = distances(obs, obs, period)
-
-    @property
-    def state_state(self) -> Float[Array, "n n"]:
-        return gaspari_cohn(self.state_distance, self.radius)
-
-    @property
-    def state_obs(self) -> Float[Array, "n obs"]:
-        return gaspari_cohn(self.obs_distance, self.radius)
-
-    @property
-    def obs_obs(self) -> Float[Array, "obs obs"]:
-        return gaspari_cohn(self.obs_obs_distance, self.radius)
-
-
-def ring(size: int, sites, radius) -> Localization:
-    """Localisation on a ring of `size` grid points with observations at the indices `sites`."""
-    return Localization(radius, np.arange(size), np.asarray(sites), period=[size])

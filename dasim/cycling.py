@@ -67,10 +67,19 @@ def cycle(
 
     Returns:
         The filter's last state, and what `save` kept, with a leading cycle axis.
+
+    Raises:
+        ValueError: members of another shape than the transition's states, or a lag longer than
+            the run.
     """
     if ensemble.shape[1:] != tuple(transition.shape):
         raise ValueError(
             f"members have shape {ensemble.shape[1:]}, the transition's states {transition.shape}"
+        )
+    lag = getattr(filter, "lag", 0)
+    if lag > observations.n_cycles:
+        raise ValueError(
+            f"the filter's lag is {lag} cycles, more than the run's {observations.n_cycles}"
         )
     init_key, key = jax.random.split(key)
     state = filter.init(ensemble, init_key)

@@ -71,3 +71,18 @@ class GaussianEvent(AbstractEvent):
             misfit = jax.scipy.linalg.solve_triangular(root, innovation, lower=True)
             log_det = 2 * jnp.sum(jnp.log(jnp.diag(root)))
         return -0.5 * (jnp.sum(misfit**2) + log_det + self.mask.sum() * jnp.log(2 * jnp.pi))
+
+    def log_prob_anomalies(
+        self, c_mean: Float[Array, " obs"], c_anomalies: Float[Array, "member obs"]
+    ) -> Float[Array, ""]:
+        """`log_prob` under the covariance A^T A of `c_anomalies`, in the smaller space."""
+        members, obs = c_anomalies.shape
+        if members >= obs:
+            return self.log_prob(c_mean, c_anomalies.T @ c_anomalies)
+        y = jax.vmap(self.cov.whiten)(c_anomalies)
+        d = self.cov.whiten(self.innovation(c_mean))
+        root = jnp.linalg.cholesky(jnp.eye(members, dtype=y.dtype) + y @ y.T)
+        explained = jax.scipy.linalg.solve_triangular(root, y @ d, lower=True)
+        log_det = self.cov.log_det() + 2 * jnp.sum(jnp.log(jnp.diag(root)))
+        misfit2 = jnp.sum(d**2) - jnp.sum(explained**2)
+        return -0.5 * (misfit2 + log_det + self.mask.sum() * jnp.log(2 * jnp.pi))

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from dasim.covariance import AbstractCovariance, DenseCovariance, as_covariance
 from dasim.models.base import AbstractModel
+from dasim.models.linear import LinearGaussian
 from dasim.observe import Observation
 from dasim.priors.denoisers import AbstractDenoiser, GaussianDenoiser
 from dasim.priors.sampler import DEFAULT_STEPS
@@ -40,6 +41,11 @@ class AbstractTransition(eqx.Module):
     @abc.abstractmethod
     def residual_cov(self, x: State, t: Float[Array, ""]) -> AbstractCovariance | None:
         """Cov[x' | x] on flat states; None where x' is a function of x."""
+
+    @property
+    @abc.abstractmethod
+    def linear(self) -> bool:
+        """Whether the mean is a linear function of x, and the residual's law the same for all x."""
 
     @abc.abstractmethod
     def prior(self, x: State, t: Float[Array, ""]) -> tuple[AbstractDenoiser, Array | None] | None:
@@ -126,6 +132,10 @@ class ModelTransition(AbstractTransition):
             x = self.model.step(x, now, None)
         return cov
 
+    @property
+    def linear(self):
+        return isinstance(self.model, LinearGaussian)
+
     def prior(self, x, t):
         cov = self.residual_cov(x, t)
         if cov is None:
@@ -167,6 +177,10 @@ class DiffusionTransition(AbstractTransition):
 
     def residual_cov(self, x, t):
         return self.denoiser.cov(self.condition(x, t))
+
+    @property
+    def linear(self):
+        return isinstance(self.denoiser, GaussianDenoiser)
 
     def prior(self, x, t):
         return self.denoiser, self.condition(x, t)

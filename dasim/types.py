@@ -56,9 +56,12 @@ class Analysis(NamedTuple):
         innovation: observed value minus the forecast mean in observation space, zero
             where nothing was observed, `(obs,)`.
         log_evidence: log p(y_k | y_1:k-1) as the filter sees it, a scalar.
+        smoothed: of a smoother, the ensemble one lag earlier given the observations up to now,
+            `(member, *state)`; None of a filter.
     """
 
     forecast: Ensemble
     analysis: Ensemble
     innovation: Float[Array, " obs"]
     log_evidence: Float[Array, ""]
+    smoothed: Ensemble | None = None

@@ -1,8 +1,32 @@
-"""Filters."""
+"""Filters and smoothers."""
 
+from dasim.filters.base import AbstractEnsembleFilter as AbstractEnsembleFilter
 from dasim.filters.base import AbstractFilter as AbstractFilter
+from dasim.filters.climatology import Climatology as Climatology
+from dasim.filters.climatology import OptimalInterpolation as OptimalInterpolation
 from dasim.filters.conditional_score import ConditionalScoreFilter as ConditionalScoreFilter
+from dasim.filters.enkf import DEnKF as DEnKF
 from dasim.filters.enkf import StochasticEnKF as StochasticEnKF
+from dasim.filters.enkf_n import EnKFN as EnKFN
 from dasim.filters.etkf import ETKF as ETKF
+from dasim.filters.getkf import GETKF as GETKF
+from dasim.filters.ienks import IEnKS as IEnKS
+from dasim.filters.inflation import RTPP as RTPP
+from dasim.filters.inflation import RTPS as RTPS
+from dasim.filters.inflation import AbstractInflation as AbstractInflation
+from dasim.filters.inflation import AdaptiveInflation as AdaptiveInflation
+from dasim.filters.inflation import AdditiveInflation as AdditiveInflation
+from dasim.filters.inflation import CombinedInflation as CombinedInflation
+from dasim.filters.inflation import MultiplicativeInflation as MultiplicativeInflation
+from dasim.filters.kalman import ExtendedKalmanFilter as ExtendedKalmanFilter
+from dasim.filters.kalman import KalmanFilter as KalmanFilter
 from dasim.filters.letkf import LETKF as LETKF
+from dasim.filters.mixture import GaussianMixtureFilter as GaussianMixtureFilter
 from dasim.filters.particle import BootstrapParticleFilter as BootstrapParticleFilter
+from dasim.filters.serial import EAKF as EAKF
+from dasim.filters.serial import ESRF as ESRF
+from dasim.filters.serial import RHF as RHF
+from dasim.filters.smoothers import EnKS as EnKS
+from dasim.filters.smoothers import ensemble_rts as ensemble_rts
+from dasim.filters.variational import Var3D as Var3D
+from dasim.filters.variational import Var4D as Var4D

@@ -1,16 +1,16 @@
-"""The filter protocol, and the forecast and bookkeeping that ensemble Kalman filters share."""
+"""The filter protocol, and the cycle that ensemble Kalman filters share."""
 
 import abc
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dasim.covariance import anomalies, flatten, inflate
+from dasim.covariance import anomalies, flatten
 from dasim.events import AbstractEvent, GaussianEvent
+from dasim.filters.inflation import AbstractInflation
 from dasim.observe import Observation
 from dasim.transitions import AbstractTransition
 from dasim.types import Analysis, Ensemble, Key, Observations
@@ -35,6 +35,66 @@ class AbstractFilter(eqx.Module):
         """Forecast to the time of `obs`, one cycle's observations, and use them."""
 
 
+class EnsembleState(NamedTuple):
+    """An equally weighted ensemble, and what its inflation remembers."""
+
+    ensemble: Ensemble
+    inflation: Any
+
+
+class AbstractEnsembleFilter(AbstractFilter):
+    """A filter whose analysis maps forecast members to analysis members.
+
+    A final class gives `analyse`; forecast, inflation, masks and info are the same for all.
+
+    Attributes:
+        inflation: see `dasim.filters.inflation`.
+    """
+
+    inflation: eqx.AbstractVar[AbstractInflation]
+
+    @abc.abstractmethod
+    def analyse(
+        self,
+        members: Float[Array, "member n"],
+        c: Float[Array, "member obs"],
+        event: GaussianEvent,
+        key: Key,
+    ) -> Float[Array, "member n"]:
+        """Analysis members from flat forecast members and their constraints.
+
+        The event's constraint takes flat states.
+        """
+
+    def init(self, ensemble, key):
+        members = flatten(check_ensemble(ensemble))
+        return EnsembleState(ensemble, self.inflation.init(members))
+
+    def step(self, transition, observation, state, obs, key):
+        forecast_key, key = jax.random.split(key)
+        start = obs.time - transition.interval
+        forecast = propagate(transition, state.ensemble, start, forecast_key)
+        event = gaussian_event(observation, obs)
+        analysis, inflation = self.update(forecast, state.inflation, event, key)
+        return EnsembleState(analysis, inflation), describe(event, forecast, analysis, obs)
+
+    def update(
+        self, forecast: Ensemble, inflation: Any, event: GaussianEvent, key: Key
+    ) -> tuple[Ensemble, Any]:
+        """The analysis of `forecast`, inflated, and the inflation's next state.
+
+        A cycle in which nothing was observed leaves the forecast as it is.
+        """
+        inflation_key, analysis_key = jax.random.split(key)
+        event = flat_event(event, forecast.shape[1:])
+        prior, updated = self.inflation.prior(inflation, flatten(forecast), event, inflation_key)
+        analysed = self.analyse(prior, constraints(event, prior), event, analysis_key)
+        analysed = self.inflation.posterior(prior, analysed)
+        seen = event.mask.any()
+        analysis = jnp.where(seen, analysed.reshape(forecast.shape), forecast)
+        return analysis, jax.tree.map(lambda a, b: jnp.where(seen, a, b), updated, inflation)
+
+
 def check_ensemble(ensemble: Ensemble) -> Ensemble:
     """Refuse an ensemble that has no spread to work with."""
     if ensemble.ndim < 2 or ensemble.shape[0] < 2:
@@ -45,11 +105,24 @@ def check_ensemble(ensemble: Ensemble) -> Ensemble:
     return ensemble
 
 
-def check_inflation(inflation):
-    """Refuse a factor that is not positive; traced values pass."""
-    if isinstance(inflation, int | float) and not inflation > 0:
-        raise ValueError(f"inflation is {inflation}, expected a positive factor (1 for none)")
-    return inflation
+def gaussian_event(observation: Observation, obs: Observations) -> GaussianEvent:
+    """One cycle's observations, refused if their errors are not Gaussian."""
+    event = observation.event(obs)
+    if not isinstance(event, GaussianEvent):
+        raise TypeError(
+            f"a Kalman filter needs Gaussian observation errors, not "
+            f"{type(observation.error).__name__}"
+        )
+    return event
+
+
+def flat_event(event: GaussianEvent, shape: tuple[int, ...]) -> GaussianEvent:
+    """The same event about flat states."""
+
+    def operator(x, t):
+        return event.operator(x.reshape(shape), t)
+
+    return GaussianEvent(operator, event.time, event.value, event.mask, event.cov)
 
 
 def propagate(transition: AbstractTransition, ensemble: Ensemble, t, key: Key) -> Ensemble:
@@ -64,36 +137,14 @@ def constraints(event: AbstractEvent, ensemble: Ensemble) -> Float[Array, "membe
 
 
 def describe(
-    event: AbstractEvent, forecast: Ensemble, analysis: Ensemble, obs: Observations
+    event: AbstractEvent,
+    forecast: Ensemble,
+    analysis: Ensemble,
+    obs: Observations,
+    smoothed: Ensemble | None = None,
 ) -> Analysis:
     """The info of a step; the evidence is that of a normal forecast in observation space."""
     c_mean, c_anomalies = anomalies(constraints(event, forecast))
-    log_evidence = event.log_prob(c_mean, c_anomalies.T @ c_anomalies)
+    log_evidence = event.log_prob_anomalies(c_mean, c_anomalies)
     innovation = jnp.where(obs.mask, jnp.where(obs.mask, obs.value, 0.0) - c_mean, 0.0)
-    return Analysis(forecast, analysis, innovation, log_evidence)
-
-
-def kalman_step(
-    analyse: Callable[[Float[Array, "member n"], Float[Array, "member obs"], GaussianEvent], Array],
-    inflation,
-    transition: AbstractTransition,
-    observation: Observation,
-    ensemble: Ensemble,
-    obs: Observations,
-    key: Key,
-) -> tuple[Ensemble, Analysis]:
-    """Forecast, inflate, and apply `analyse` to flat members and their constraints.
-
-    A cycle in which nothing was observed leaves the forecast as it is, without inflation.
-    """
-    forecast = propagate(transition, ensemble, obs.time - transition.interval, key)
-    event = observation.event(obs)
-    if not isinstance(event, GaussianEvent):
-        raise TypeError(
-            f"an ensemble Kalman filter needs Gaussian observation errors, not "
-            f"{type(observation.error).__name__}"
-        )
-    inflated = inflate(forecast, inflation)
-    analysed = analyse(flatten(inflated), constraints(event, inflated), event)
-    analysis = jnp.where(obs.mask.any(), analysed.reshape(forecast.shape), forecast)
-    return analysis, describe(event, forecast, analysis, obs)
+    return Analysis(forecast, analysis, innovation, log_evidence, smoothed)

@@ -12,17 +12,19 @@ covariance R + H Q H^T. Stage two draws x' from the transition guided by the sam
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from dasim.covariance import DenseCovariance, Localization, anomalies, flatten, inflate
+from dasim.covariance import DenseCovariance, anomalies, flatten, inflate
 from dasim.events import GaussianEvent
 from dasim.filters.base import (
     AbstractFilter,
     check_ensemble,
-    check_inflation,
     describe,
     propagate,
 )
 from dasim.filters.guided import condition, guide, smooth_constraint, surprise, transport
+from dasim.filters.inflation import check_factor
+from dasim.localization import Localization
 from dasim.priors.schedules import AbstractSchedule, VESchedule
 
 # a learned correction acts at all levels at which the prior was trained
@@ -46,7 +48,7 @@ class ConditionalScoreFilter(AbstractFilter):
         schedule: the levels of stage one, relative to the prior's spread.
     """
 
-    inflation: float = eqx.field(default=1.0, converter=check_inflation)
+    inflation: Float[Array, ""] = eqx.field(default=1.0, converter=check_factor)
     localization: Localization | None = None
     encoded: float = eqx.field(static=True, default=1.0)
     levels: int = eqx.field(static=True, default=3)
@@ -77,7 +79,8 @@ class ConditionalScoreFilter(AbstractFilter):
                 f"{type(observation.error).__name__}"
             )
         forecast = propagate(transition, state, t, forecast_key)
-        ancestors = self._smooth(transition, event, inflate(state, self.inflation), t, latent_key)
+        inflated = inflate(state, self.inflation.astype(state.dtype))
+        ancestors = self._smooth(transition, event, inflated, t, latent_key)
         levels = GUIDE_SCHEDULE.levels(self.guide_levels)
         keys = jax.random.split(guide_key, len(state))
         guided = jax.vmap(

@@ -1,50 +1,71 @@
-r"""The stochastic ensemble Kalman filter with perturbed observations.
+r"""The stochastic ensemble Kalman filter with perturbed observations, and its deterministic kin.
 
 Evensen (1994); Burgers, van Leeuwen and Evensen (1998), eqs. 13-16:
 
     x_i <- x_i + K (y + e_i - h(x_i)),    K = (rho_xy o P_xy) (rho_yy o P_yy + R)^-1.
+
+The DEnKF (Sakov and Oke 2008, Tellus 60A) moves the mean by K and the anomalies by half of it:
+
+    x_i' <- x_i' - K y_i' / 2.
 """
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from dasim.covariance import Localization, anomalies
-from dasim.filters.base import AbstractFilter, check_ensemble, check_inflation, kalman_step
+from dasim.covariance import anomalies
+from dasim.filters.base import AbstractEnsembleFilter
+from dasim.filters.inflation import AbstractInflation, as_inflation
+from dasim.localization import Localization
 
 
-class StochasticEnKF(AbstractFilter):
+def kalman_increments(members, c, misfits, event, localization):
+    """K applied to each row of `misfits`, `(row, obs)`, with tapered sample covariances."""
+    _, x = anomalies(members)
+    _, y = anomalies(c)
+    xy, yy = x.T @ y, y.T @ y
+    if localization is not None:
+        xy, yy = xy * localization.state_obs, yy * localization.obs_obs
+    solved = jax.scipy.linalg.solve(yy + event.cov.dense(), misfits.T, assume_a="pos")
+    return (xy @ solved).T.astype(members.dtype)
+
+
+class StochasticEnKF(AbstractEnsembleFilter):
     """Every member assimilates its own perturbed observations.
 
     The perturbations are centred, so that the mean is that of the Kalman filter.
 
     Attributes:
-        inflation: factor on the prior anomalies.
+        inflation: a factor on the prior anomalies, or an inflation.
         localization: tapers of the covariances, or None.
     """
 
-    inflation: float = eqx.field(default=1.0, converter=check_inflation)
+    inflation: AbstractInflation = eqx.field(default=1.0, converter=as_inflation)
     localization: Localization | None = None
 
-    def init(self, ensemble, key):
-        return check_ensemble(ensemble)
+    def analyse(self, members, c, event, key):
+        n = members.shape[0]
+        noise = jax.vmap(event.cov.sqrt)(jax.random.normal(key, c.shape, c.dtype))
+        noise = jnp.sqrt(n / (n - 1.0)) * (noise - noise.mean(0))
+        misfits = jax.vmap(event.innovation)(c - jnp.where(event.mask, noise, 0.0))
+        return members + kalman_increments(members, c, misfits, event, self.localization)
 
-    def step(self, transition, observation, state, obs, key):
-        forecast_key, noise_key = jax.random.split(key)
 
-        def analyse(members, c, event):
-            n = members.shape[0]
-            _, x = anomalies(members)
-            _, y = anomalies(c)
-            xy, yy = x.T @ y, y.T @ y
-            if self.localization is not None:
-                xy, yy = xy * self.localization.state_obs, yy * self.localization.obs_obs
-            noise = jax.vmap(event.cov.sqrt)(jax.random.normal(noise_key, c.shape, c.dtype))
-            noise = jnp.sqrt(n / (n - 1.0)) * (noise - noise.mean(0))
-            misfit = jax.vmap(event.innovation)(c - jnp.where(event.mask, noise, 0.0))
-            gain_misfit = jax.scipy.linalg.solve(yy + event.cov.dense(), misfit.T, assume_a="pos")
-            return members + (xy @ gain_misfit).T
+class DEnKF(AbstractEnsembleFilter):
+    """The deterministic EnKF: half the gain for the anomalies, a first-order square root.
 
-        return kalman_step(
-            analyse, self.inflation, transition, observation, state, obs, forecast_key
-        )
+    Its analysis covariance exceeds the Kalman filter's by K H P H^T K^T / 4, which does some of
+    inflation's work.
+
+    Attributes:
+        inflation: a factor on the prior anomalies, or an inflation.
+        localization: tapers of the covariances, or None.
+    """
+
+    inflation: AbstractInflation = eqx.field(default=1.0, converter=as_inflation)
+    localization: Localization | None = None
+
+    def analyse(self, members, c, event, key):
+        c_mean = c.mean(0)
+        misfits = event.innovation(c_mean) - 0.5 * (c - c_mean)
+        return members + kalman_increments(members, c, misfits, event, self.localization)

@@ -13,9 +13,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from dasim.covariance import Localization, anomalies
-from dasim.filters.base import AbstractFilter, check_ensemble, check_inflation, kalman_step
-from dasim.filters.square_root import rotate, transform
+from dasim.covariance import anomalies
+from dasim.filters.base import AbstractEnsembleFilter
+from dasim.filters.inflation import AbstractInflation, as_inflation
+from dasim.filters.square_root import assemble, transform
+from dasim.localization import Localization
 
 
 def _root(matrix):
@@ -23,44 +25,32 @@ def _root(matrix):
     return (vectors * jnp.sqrt(jnp.maximum(values, 0.0))) @ vectors.T
 
 
-class ETKF(AbstractFilter):
+class ETKF(AbstractEnsembleFilter):
     """A deterministic square-root analysis.
 
     Attributes:
-        inflation: factor on the prior anomalies.
+        inflation: a factor on the prior anomalies, or an inflation.
         localization: tapers of the covariances, or None.
         rotation: turn the analysis anomalies at random.
     """
 
-    inflation: float = eqx.field(default=1.0, converter=check_inflation)
+    inflation: AbstractInflation = eqx.field(default=1.0, converter=as_inflation)
     localization: Localization | None = None
     rotation: bool = eqx.field(static=True, default=True)
 
-    def init(self, ensemble, key):
-        return check_ensemble(ensemble)
-
-    def step(self, transition, observation, state, obs, key):
-        forecast_key, rotation_key = jax.random.split(key)
-
-        def analyse(members, c, event):
-            mean, x = anomalies(members)
-            c_mean, y = anomalies(c)
-            d = event.innovation(c_mean)
-            if self.localization is None:
-                white = jax.vmap(event.cov.whiten)
-                increment, x = transform(white(y), event.cov.whiten(d), x)
-            else:
-                r = event.cov.dense()
-                xy = x.T @ y * self.localization.state_obs
-                s = y.T @ y * self.localization.obs_obs + r
-                increment = xy @ jax.scipy.linalg.solve(s, d, assume_a="pos")
-                root = _root(s)
-                inner = jnp.linalg.solve(root + _root(r), y.T)
-                x = x - (xy @ jnp.linalg.solve(root, inner)).T
-            if self.rotation:
-                x = rotate(x, rotation_key)
-            return mean + increment + jnp.sqrt(len(x) - 1.0) * x
-
-        return kalman_step(
-            analyse, self.inflation, transition, observation, state, obs, forecast_key
-        )
+    def analyse(self, members, c, event, key):
+        mean, x = anomalies(members)
+        c_mean, y = anomalies(c)
+        d = event.innovation(c_mean)
+        if self.localization is None:
+            white = jax.vmap(event.cov.whiten)
+            increment, x = transform(white(y), event.cov.whiten(d), x)
+        else:
+            r = event.cov.dense()
+            xy = x.T @ y * self.localization.state_obs
+            s = y.T @ y * self.localization.obs_obs + r
+            increment = xy @ jax.scipy.linalg.solve(s, d, assume_a="pos")
+            root = _root(s)
+            inner = jnp.linalg.solve(root + _root(r), y.T)
+            x = x - (xy @ jnp.linalg.solve(root, inner)).T
+        return assemble(mean + increment, x, self.rotation, key)

@@ -1,8 +1,10 @@
-r"""The bootstrap particle filter.
+r"""The bootstrap particle filter, regularised where asked.
 
 Gordon, Salmond and Smith (1993): members are drawn from the transition and weighted by the
 likelihood; systematic resampling (Kitagawa 1996) when the effective sample size
-1 / sum(w^2) falls below a fraction of the ensemble.
+1 / sum(w^2) falls below a fraction of the ensemble. Regularisation (Musso, Oudjane and Le Gland
+2001) moves the copies apart by draws from N(0, b^2 N^(-2 / (n + 4)) P), P the unbiased weighted
+sample covariance: a deterministic model needs it.
 """
 
 from typing import NamedTuple
@@ -12,7 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from dasim.covariance import flatten
 from dasim.filters.base import AbstractFilter, check_ensemble, constraints, describe, propagate
+from dasim.filters.gaussian import thin
 from dasim.types import Ensemble, Key
 
 
@@ -30,28 +34,37 @@ def systematic(weights: Float[Array, " member"], key: Key) -> Int[Array, " membe
     return jnp.minimum(jnp.searchsorted(jnp.cumsum(weights), points), n - 1)
 
 
+def kernel_width(members: int, size: int) -> float:
+    """Rule-of-thumb width of a kernel density of `members` points in `size` dimensions."""
+    return members ** (-1 / (size + 4))
+
+
 class BootstrapParticleFilter(AbstractFilter):
     """Importance sampling and resampling; consistent as the number of members grows.
 
-    It needs a transition with noise: under a deterministic one resampled members stay equal.
-    `info.analysis` is always resampled to equal weights; the state keeps the weights.
+    It needs a transition with noise, or a bandwidth: under a deterministic one resampled members
+    stay equal. `info.analysis` is always resampled to equal weights; the state keeps the weights.
 
     Attributes:
         threshold: resample below this fraction of the ensemble size, in (0, 1].
+        bandwidth: factor on the rule-of-thumb width by which copies are moved apart; 0 for none.
     """
 
     threshold: float = eqx.field(static=True, default=0.5)
+    bandwidth: Float[Array, ""] = eqx.field(default=0.0, converter=lambda b: jnp.asarray(b, float))
 
     def __check_init__(self):
         if not 0 < self.threshold <= 1:
             raise ValueError(f"threshold is {self.threshold}, expected a fraction in (0, 1]")
+        if not self.bandwidth >= 0:
+            raise ValueError(f"bandwidth is {self.bandwidth}, expected a factor of at least 0")
 
     def init(self, ensemble, key):
         n = check_ensemble(ensemble).shape[0]
         return Particles(ensemble, jnp.full(n, -jnp.log(n), ensemble.dtype))
 
     def step(self, transition, observation, state, obs, key):
-        forecast_key, resample_key = jax.random.split(key)
+        forecast_key, resample_key, jitter_key = jax.random.split(key, 3)
         forecast = propagate(
             transition, state.ensemble, obs.time - transition.interval, forecast_key
         )
@@ -62,7 +75,8 @@ class BootstrapParticleFilter(AbstractFilter):
         log_weights = log_weights - log_evidence
         weights = jnp.exp(log_weights)
         n = len(weights)
-        chosen = forecast[systematic(weights, resample_key)]
+        index = systematic(weights, resample_key)
+        chosen = self._spread(forecast, weights, index, jitter_key)
         resample = 1 / jnp.sum(weights**2) < self.threshold * n
         kept = Particles(
             jnp.where(resample, chosen, forecast),
@@ -72,3 +86,18 @@ class BootstrapParticleFilter(AbstractFilter):
         even = jnp.ptp(log_weights) < 1e-6
         info = describe(event, forecast, jnp.where(even, forecast, chosen), obs)
         return kept, info._replace(log_evidence=log_evidence)
+
+    def _spread(self, forecast, weights, index, key):
+        """The chosen members, those that are copies moved apart."""
+        members = flatten(forecast)
+        copy = jnp.zeros(len(index), bool).at[1:].set(index[1:] == index[:-1])
+        copy = copy | jnp.roll(copy, -1).at[-1].set(False)
+        width = self.bandwidth.astype(members.dtype) * kernel_width(*members.shape)
+        # unbiased: with it the width survives a cycle in which one member takes all weight
+        scale = jnp.sum(weights * (1 - weights))
+        shares = weights / jnp.maximum(scale, jnp.finfo(weights.dtype).tiny)
+        x = thin(jnp.sqrt(shares)[:, None] * (members - weights @ members))
+        noise = width * jax.random.normal(key, (len(index), len(x)), x.dtype) @ x
+        chosen = members[index]
+        moved = copy[:, None] & (width > 0)
+        return jnp.where(moved, chosen + noise, chosen).reshape(forecast.shape)

@@ -8,6 +8,8 @@ symmetric transform of Hunt, Kostelich and Szunyogh (2007, eqs. 20-24) is
     mean <- mean + anomalies^T Y W (1 + G)^-1 W^T d.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -16,7 +18,10 @@ from dasim.types import Key
 
 
 def transform(
-    y: Float[Array, "member obs"], d: Float[Array, " obs"], x: Float[Array, "member n"]
+    y: Float[Array, "member obs"],
+    d: Float[Array, " obs"],
+    x: Float[Array, "member n"],
+    inflation: Callable[[Array, Array], Array] | None = None,
 ) -> tuple[Float[Array, " n"], Float[Array, "member n"]]:
     """The increment of the mean and the new anomalies.
 
@@ -24,18 +29,27 @@ def transform(
         y: observation anomalies over sqrt(member - 1), whitened by R^(-1/2).
         d: innovation of the mean, whitened likewise.
         x: state anomalies over sqrt(member - 1).
+        inflation: of x and y alike, as a function of the eigenvalues G and the squares of the
+            components of d along them; None for none.
     """
-    if y.shape[0] <= y.shape[1]:
-        values, vectors = jnp.linalg.eigh(y @ y.T)
-        a = 1 + jnp.maximum(values, 0.0)
-        weights = vectors @ ((vectors.T @ (y @ d)) / a)
-        return weights @ x, vectors @ ((vectors.T @ x) / jnp.sqrt(a)[:, None])
-    values, vectors = jnp.linalg.eigh(y.T @ y)
-    a = 1 + jnp.maximum(values, 0.0)
-    basis = y @ vectors
+    smaller = y.shape[0] <= y.shape[1]
+    g, vectors = jnp.linalg.eigh(y @ y.T if smaller else y.T @ y, symmetrize_input=False)
+    g = jnp.maximum(g, 0.0)
+    projected_d = vectors.T @ (y @ d if smaller else d)
+    factor = jnp.ones((), x.dtype)
+    if inflation is not None:
+        d2 = projected_d**2
+        if smaller:
+            d2 = jnp.where(g > 1e-6 * jnp.max(g), d2 / jnp.where(g > 0, g, 1.0), 0.0)
+        factor = inflation(g, d2)
+    a = 1 + factor**2 * g
+    basis = vectors if smaller else y @ vectors
     projected = basis.T @ x
-    phi = -1 / (jnp.sqrt(a) * (1 + jnp.sqrt(a)))
-    return (vectors.T @ d / a) @ projected, x + basis @ (phi[:, None] * projected)
+    increment = factor**2 * (projected_d / a) @ projected
+    if smaller:
+        return increment, factor * (basis @ (projected / jnp.sqrt(a)[:, None]))
+    phi = -(factor**2) / (jnp.sqrt(a) * (1 + jnp.sqrt(a)))
+    return increment, factor * (x + basis @ (phi[:, None] * projected))
 
 
 def _rotation(size: int, key: Key, dtype) -> Float[Array, "n n"]:
@@ -64,3 +78,12 @@ def rotate(x: Float[Array, "member n"], key: Key, block: int = 64) -> Float[Arra
     keys = jax.random.split(key, len(groups))
     turned = jax.vmap(lambda g, k: _rotation(size, k, x.dtype) @ g)(groups, keys)
     return jnp.concatenate([turned.reshape(-1, x.shape[1]), x[rest]])
+
+
+def assemble(
+    mean: Float[Array, " n"], x: Float[Array, "member n"], rotation: bool, key: Key
+) -> Float[Array, "member n"]:
+    """Members from a mean and anomalies over sqrt(member - 1), turned at random if asked."""
+    if rotation:
+        x = rotate(x, key)
+    return mean + jnp.sqrt(len(x) - 1.0) * x
