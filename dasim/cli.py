@@ -1,11 +1,14 @@
 """The command line."""
 
 import json
+import math
+import shlex
 import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -79,6 +82,49 @@ def run(
         _fail(error)
     _print_scores(scores)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def tune(
+    config: Annotated[str, typer.Argument(help="YAML file, or a shipped config's name.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the files; runs/NAME-tune.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option("--method", help="Tune this method alone; repeatable.")
+    ] = None,
+    set_: Set = None,
+):
+    """Try settings of the methods on several truths and keep the best of each."""
+    from dasim import tuned
+
+    options = [("--out", out)] if out else []
+    options += [("--method", m) for m in method or []] + [("--set", s) for s in set_ or []]
+    words = ["dasim", "tune", config, *(str(word) for pair in options for word in pair)]
+    try:
+        settings = schema.read(schema.find_config(config), schema.Run, set_ or [])
+        folder = out or Path("runs") / f"{settings.name}-tune"
+        with _bars() as bars:
+            tasks = {
+                m.name: bars.add_task(m.name, total=None, note="")
+                for m in settings.methods
+                if not method or m.name in method
+            }
+
+            def progress(name, done, total):
+                bars.update(tasks[name], completed=done, total=total)
+
+            def told(name, entry):
+                if not entry["rows"]:
+                    bars.update(tasks[name], completed=0, total=0, note="nothing to tune")
+                _print_tuning(name, entry, settings.tune)
+
+            tuned.tune(settings, folder, method or [], shlex.join(words), progress, told)
+    except DasimError as error:
+        _fail(error)
+    console.print(
+        f"scores: {folder / 'tune.json'}\ntuned config: {folder / 'tuned.yaml'}",
+        soft_wrap=True,
+        highlight=False,
+    )
 
 
 @app.command()
@@ -183,6 +229,64 @@ def _print_scores(scores: dict):
             ]
             table.add_row(name, *cells)
         console.print(table)
+
+
+def _with_error(value, error) -> str:
+    """A mean to two significant digits of its standard error."""
+    if value is None or not error:
+        return _number(value, 4)
+    digits = min(max(2 - math.ceil(math.log10(error)), 0), 6)
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def _print_tuning(name: str, entry: dict, tune: schema.Tune, most: int = 8):
+    if not entry["rows"]:
+        console.print(f"{name}: nothing to tune", highlight=False)
+        return
+    mean, error = f"{tune.score}_analysis", f"{tune.score}_analysis_stderr"
+    rows = [(i, r["settings"], r["scores"]) for i, r in enumerate(entry["rows"])]
+    rows.sort(key=lambda r: (r[2]["diverged"], r[2][mean] is None, r[2][mean]))
+    least = rows[0][2]
+    table = Table(
+        title=f"{name}: {min(most, len(rows))} of {len(rows)} settings, {tune.seeds} truths",
+        caption="* least   ≈ within two standard errors of it",
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    table.add_column("")
+    for setting in rows[0][1]:
+        table.add_column(setting.replace("_", "_\n").replace(".", ".\n"), justify="right")
+    for title in ("CRPS", "RMSE", "spread/\nRMSE", "truths\nlost"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for i, settings, scores in rows[:most]:
+        mark = ""
+        if entry["winner"] is not None and scores["diverged"] == 0:
+            errors = math.hypot(scores[error] or 0.0, least[error] or 0.0)
+            mark = "≈" if scores[mean] - least[mean] <= 2 * errors else ""
+        ratio = scores["rmse_analysis"] and scores["spread_analysis"] / scores["rmse_analysis"]
+        table.add_row(
+            "*" if i == entry["winner"] else mark,
+            *(_escape(str(v)) for v in settings.values()),
+            *(
+                _with_error(scores[f"{metric}_analysis"], scores[f"{metric}_analysis_stderr"])
+                for metric in ("crps", "rmse")
+            ),
+            _number(ratio, 2),
+            str(scores["diverged"] or ""),
+        )
+    console.print(table)
+    notes = [
+        f"{setting} {entry['settings'][setting]} is at the edge of the grid: "
+        f"widen tune.grid.{setting}"
+        for setting in entry["edge"]
+    ]
+    if entry["winner"] is None:
+        notes = ["every setting lost a truth; it keeps its own"]
+    for note in notes:
+        console.print(f"[yellow]{name}: {note}[/]", highlight=False, soft_wrap=True)
 
 
 @app.command(name="list")

@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from dasim import config as schema
-from dasim import filters
+from dasim.build import make_filter
 from dasim.cycling import scan_cycles
 from dasim.priors.store import load_arrays, read_header, save_arrays, write_atomically
 from dasim.priors.train import FitSettings
@@ -46,15 +46,6 @@ def _writing(path: Path):
             f"{path}: cannot be written ({error.strerror}); free some space or choose another "
             "--out, then go on with --resume: what was written so far is kept"
         ) from None
-
-
-def make_filter(method: schema.Method, problem: Problem) -> filters.AbstractFilter:
-    """A filter from its config."""
-    options = method.model_dump(exclude={"name", "kind", "transition", "members"})
-    if "localization_radius" in options:
-        radius = options.pop("localization_radius")
-        options["localization"] = None if radius is None else problem.localization(radius)
-    return getattr(filters, method.kind)(**options)
 
 
 def _keep(info: Analysis):

@@ -14,15 +14,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from dasim import config as schema
-from dasim import weather
-from dasim.covariance import Localization, ring
-from dasim.models import LinearGaussian, Lorenz63, Lorenz96
+from dasim import models, weather
+from dasim.localization import Localization
 from dasim.observe import Gaussian, Observation, Select, check_observations
 from dasim.trained import load_prior
 from dasim.transitions import AbstractTransition, ModelTransition, phases, simulate
 from dasim.types import DataError, Ensemble, Key, Observations
 
 FUNCTIONS = {"identity": None, "arctan": jnp.arctan, "abs": jnp.abs, "square": jnp.square}
+MODELS = {
+    "lorenz63": models.Lorenz63,
+    "lorenz84": models.Lorenz84,
+    "lorenz96": models.Lorenz96,
+    "lorenz96-two-scale": models.TwoScaleLorenz96,
+    "kuramoto-sivashinsky": models.KuramotoSivashinsky,
+    "kolmogorov": models.KolmogorovFlow,
+}
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -48,19 +55,19 @@ def system_transition(system: schema.System) -> ModelTransition:
         raise schema.ConfigError(
             f"system.interval: {system.interval} is not a whole number of steps of {system.dt}"
         )
-    if system.kind == "lorenz63":
-        model = Lorenz63(system.dt, system.sigma, system.rho, system.beta)
-    else:
-        model = Lorenz96(system.size, system.forcing, system.dt)
+    parameters = system.model_dump(exclude={"kind", "interval", "noise"})
+    try:
+        model = MODELS[system.kind](**parameters)
+    except ValueError as error:
+        raise schema.ConfigError(f"system: {error}") from None
     return ModelTransition(model, n_steps, system.noise or None)
 
 
 def climate(transition: ModelTransition, members: int, key: Key) -> Ensemble:
     """States drawn from the system's climate: independent starts, run for long."""
-    shape = transition.shape
-    spin_up = ModelTransition(transition.model, max(1, round(40 / transition.model.dt)))
-    base = 8.0 if isinstance(transition.model, Lorenz96) else 1.0
-    start = base + jax.random.normal(key, (members, *shape))
+    model = transition.model
+    spin_up = ModelTransition(model, max(1, round(model.spin_up / model.dt)))
+    start = jax.vmap(model.start)(jax.random.split(key, members))
     return jax.jit(jax.vmap(spin_up.mean, (0, None)))(start, jnp.zeros(()))
 
 
@@ -92,6 +99,11 @@ class Problem(abc.ABC):
     @abc.abstractmethod
     def ensemble(self, members: int, key: Key) -> Ensemble:
         """Members from the climate."""
+
+    @property
+    @abc.abstractmethod
+    def climate_moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean `(n,)` and covariance `(n, n)` of the climate."""
 
     @abc.abstractmethod
     def model(self, name: str) -> AbstractTransition:
@@ -148,9 +160,10 @@ class Twin(Problem):
         operator = Select(self.sites, FUNCTIONS[observe.function])
         self.observation = Observation(operator, Gaussian(std=observe.std))
         truth_key, start_key = jax.random.split(key)
-        start = climate(self.dynamics, 1, start_key)[0]
+        self.start = climate(self.dynamics, 1, start_key)[0]
+        self.initial_std = run.cycle.initial_std
         truth, self.observations = simulate(
-            self.dynamics, self.observation, start, run.cycle.n_cycles, truth_key
+            self.dynamics, self.observation, self.start, run.cycle.n_cycles, truth_key
         )
         self.truth = np.asarray(truth)
         check_observations(self.observations, len(self.sites), "simulated observations")
@@ -167,7 +180,27 @@ class Twin(Problem):
         return self.dynamics.interval
 
     def ensemble(self, members, key):
-        return climate(self.dynamics, members, key)
+        if self.initial_std is None:
+            return climate(self.dynamics, members, key)
+        return self.start + self.initial_std * jax.random.normal(key, (members, *self.shape))
+
+    @cached_property
+    def climate_moments(self):
+        key = jax.random.key(1)  # the climate does not depend on the run's seed
+        states = climate(self.dynamics, 64, key)
+        sample = jax.vmap(self.dynamics.sample, (0, None, 0))
+
+        @jax.jit
+        def free_run(states):
+            def step(states, k):
+                keys = jax.random.split(jax.random.fold_in(key, k), len(states))
+                states = sample(states, k * self.interval, keys)
+                return states, states
+
+            return jax.lax.scan(step, states, jnp.arange(500))[1]
+
+        flat = np.asarray(free_run(states), float).reshape(500 * 64, -1)
+        return flat.mean(0), np.cov(flat.T)
 
     def model(self, name):
         if name == "linear":
@@ -177,9 +210,8 @@ class Twin(Problem):
         return self.dynamics
 
     def localization(self, radius):
-        if isinstance(self.dynamics.model, Lorenz96):
-            return ring(self.shape[0], self.sites, radius)
-        return Localization(radius, np.arange(self.shape[0]), np.asarray(self.sites))
+        model = self.dynamics.model
+        return Localization(radius, model.coords, model.coords[self.sites], model.period)
 
 
 class WeatherStations(Problem):
@@ -191,6 +223,8 @@ class WeatherStations(Problem):
         data, observe = run.data, run.observe
         if observe.every is not None or observe.sites is not None:
             raise schema.ConfigError("observe: every and sites belong to a twin experiment")
+        if run.cycle.initial_std is not None:
+            raise schema.ConfigError("cycle.initial_std belongs to a twin experiment")
         self.reports = weather.load(data.path, data.train_days, data.of_days)
         self.folds = tuple(observe.withhold or weather.STATIONS)
         for station in self.folds:
@@ -272,6 +306,11 @@ class WeatherStations(Problem):
         picks = jax.random.randint(key, (members,), 0, len(self._training_states))
         return jnp.asarray(self._training_states)[picks]
 
+    @cached_property
+    def climate_moments(self):
+        states = np.asarray(self._training_states, float)
+        return states.mean(0), np.cov(states.T)
+
     def model(self, name):
         """The least-squares linear-Gaussian transition of the training pairs."""
         pairs, anomalies = self.reports.pairs(), self.reports.anomalies
@@ -280,7 +319,7 @@ class WeatherStations(Problem):
         weights, *_ = np.linalg.lstsq(regressors, after, rcond=None)
         residual = after - regressors @ weights
         cov = residual.T @ residual / (len(residual) - regressors.shape[1])
-        return ModelTransition(LinearGaussian(weights[:-1].T, cov, weights[-1]), 1)
+        return ModelTransition(models.LinearGaussian(weights[:-1].T, cov, weights[-1]), 1)
 
     def localization(self, radius):
         raise schema.ConfigError(
@@ -349,7 +388,8 @@ def simulated_pairs(system: schema.System, perturbation: float, key: Key) -> Pai
         def draw(states, key, n):
             pick, level_key, noise_key, step_key = jax.random.split(key, 4)
             x = states[jax.random.randint(pick, (n,), 0, len(states))]
-            level = perturbation * jax.random.uniform(level_key, (n, 1)) ** 2
+            one_each = (n,) + (1,) * (x.ndim - 1)
+            level = perturbation * jax.random.uniform(level_key, one_each) ** 2
             x = x + level * jax.random.normal(noise_key, x.shape)
             after = jax.vmap(transition.sample, (0, None, 0))(x, 0.0, jax.random.split(step_key, n))
             return x.reshape(n, size), after.reshape(n, size)

@@ -1,0 +1,66 @@
+"""Filters from their configs."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from dasim import config as schema
+from dasim import filters
+from dasim.covariance import as_covariance
+from dasim.problems import Problem
+
+
+def make_inflation(given, problem: Problem):
+    """An inflation from a number, a section, or a list of both."""
+    if isinstance(given, list | tuple):
+        return filters.CombinedInflation(tuple(make_inflation(g, problem) for g in given))
+    if not isinstance(given, schema.Section):
+        return filters.MultiplicativeInflation(given)
+    options = given.model_dump(exclude={"kind"})
+    if given.kind == "multiplicative":
+        return filters.MultiplicativeInflation(**options)
+    if given.kind == "additive":
+        size = int(np.prod(problem.shape))
+        return filters.AdditiveInflation(as_covariance(options["std"], size, "additive inflation"))
+    if given.kind == "adaptive":
+        options["localization"] = _localization(options.pop("localization_radius"), problem)
+        return filters.AdaptiveInflation(**options)
+    return {"rtpp": filters.RTPP, "rtps": filters.RTPS}[given.kind](**options)
+
+
+def _localization(radius, problem):
+    return None if radius is None else problem.localization(radius)
+
+
+def make_filter(method: schema.Method, problem: Problem) -> filters.AbstractFilter:
+    """A filter from its config.
+
+    Raises:
+        ConfigError: a setting that the problem or the filter cannot have.
+    """
+    try:
+        return _filter(method, problem)
+    except ValueError as error:
+        raise schema.ConfigError(f"{method.name}: {error}") from None
+
+
+def _filter(method, problem):
+    kind = method.kind
+    options = method.model_dump(exclude={"name", "kind", "transition", "members"})
+    if "localization_radius" in options:
+        options["localization"] = _localization(options.pop("localization_radius"), problem)
+    if "inflation" in options:
+        inflation = method.inflation
+        plain = kind in ("ConditionalScoreFilter", "IEnKS", "ExtendedKalmanFilter")
+        options["inflation"] = inflation if plain else make_inflation(inflation, problem)
+    if kind in ("Climatology", "OptimalInterpolation"):
+        mean, cov = problem.climate_moments
+        options |= {"mean": jnp.asarray(mean), "cov": jnp.asarray(cov)}
+    if "background" in options:
+        size = int(np.prod(problem.shape))
+        which, scale = options.pop("background"), options.pop("scale")
+        cov = problem.climate_moments[1] if which == "climate" else np.eye(size)
+        options["background"] = jnp.asarray(scale * cov)
+    if kind == "EnKS":
+        lag = options.pop("lag")
+        return filters.EnKS(filters.ETKF(**options), lag)
+    return getattr(filters, kind)(**options)

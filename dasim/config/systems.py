@@ -1,0 +1,94 @@
+"""Schemas of the systems of twin experiments."""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from dasim.config.section import Section
+
+
+class Lorenz63System(Section):
+    """Lorenz-63."""
+
+    kind: Literal["lorenz63"]
+    dt: PositiveFloat = 0.01
+    interval: PositiveFloat
+    noise: float = Field(0.0, ge=0, description="standard deviation of the noise added each step")
+    sigma: float = 10.0
+    rho: float = 28.0
+    beta: float = 8 / 3
+
+
+class Lorenz96System(Section):
+    """Lorenz-96."""
+
+    kind: Literal["lorenz96"]
+    size: int = Field(40, ge=4)
+    forcing: float = 8.0
+    dt: PositiveFloat = 0.05
+    interval: PositiveFloat
+    noise: float = Field(0.0, ge=0, description="standard deviation of the noise added each step")
+
+
+class Lorenz84System(Section):
+    """Lorenz-84."""
+
+    kind: Literal["lorenz84"]
+    dt: PositiveFloat = 0.05
+    interval: PositiveFloat
+    noise: float = Field(0.0, ge=0, description="standard deviation of the noise added each step")
+    a: float = 0.25
+    b: float = 4.0
+    forcing: float = 8.0
+    asymmetry: float = 1.23
+
+
+class TwoScaleLorenz96System(Section):
+    """Lorenz-96 with fast variables."""
+
+    kind: Literal["lorenz96-two-scale"]
+    slow: int = Field(8, ge=4)
+    fast: PositiveInt = 32
+    forcing: float = 20.0
+    coupling: float = 1.0
+    space_ratio: PositiveFloat = 10.0
+    time_ratio: PositiveFloat = 10.0
+    dt: PositiveFloat = 0.005
+    interval: PositiveFloat
+    noise: float = Field(0.0, ge=0, description="standard deviation of the noise added each step")
+
+
+class KuramotoSivashinskySystem(Section):
+    """The equation of Kuramoto and Sivashinsky."""
+
+    kind: Literal["kuramoto-sivashinsky"]
+    size: int = Field(128, ge=8)
+    length: PositiveFloat = 32 * math.pi
+    dt: PositiveFloat = 0.5
+    interval: PositiveFloat
+    noise: float = Field(0.0, ge=0, description="standard deviation of the noise added each step")
+
+
+class KolmogorovSystem(Section):
+    """Kolmogorov flow."""
+
+    kind: Literal["kolmogorov"]
+    size: PositiveInt = 64
+    reynolds: PositiveFloat = 100.0
+    wavenumber: PositiveInt = 4
+    drag: float = Field(0.1, ge=0)
+    dt: PositiveFloat = 0.02
+    interval: PositiveFloat
+    noise: float = Field(0.0, ge=0, description="standard deviation of the noise added each step")
+
+
+System = Annotated[
+    Lorenz63System
+    | Lorenz96System
+    | Lorenz84System
+    | TwoScaleLorenz96System
+    | KuramotoSivashinskySystem
+    | KolmogorovSystem,
+    Field(discriminator="kind"),
+]
