@@ -5,7 +5,7 @@ import math
 import shlex
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -29,7 +29,7 @@ DEFAULT = "nyc-weather"
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: a.b=value.")]
 
 
-def _fail(error: DasimError):
+def _fail(error: DasimError) -> NoReturn:
     errors.print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True, highlight=False)
     raise typer.Exit(1)
 
@@ -247,8 +247,9 @@ def _print_tuning(name: str, entry: dict, tune: schema.Tune, most: int = 8):
     rows = [(i, r["settings"], r["scores"]) for i, r in enumerate(entry["rows"])]
     rows.sort(key=lambda r: (r[2]["diverged"], r[2][mean] is None, r[2][mean]))
     least = rows[0][2]
+    truths = f"{tune.seeds} truth{'s' if tune.seeds > 1 else ''}"
     table = Table(
-        title=f"{name}: {min(most, len(rows))} of {len(rows)} settings, {tune.seeds} truths",
+        title=f"{name}: {min(most, len(rows))} of {len(rows)} settings, {truths}",
         caption="* least   ≈ within two standard errors of it",
         title_justify="left",
         caption_justify="left",

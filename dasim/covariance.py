@@ -7,6 +7,7 @@ and `whiten` (C^(-1/2) v).
 import abc
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -143,6 +144,12 @@ def as_covariance(value, size: int, what: str = "covariance") -> AbstractCovaria
     if np.any(array < 0):
         raise ValueError(f"{what}: a standard deviation is negative: {array.min():.3g}")
     return DiagonalCovariance(jnp.broadcast_to(jnp.asarray(array**2), (size,)))
+
+
+def solve_definite(matrix: Float[Array, "n n"], b: Float[Array, "n *k"]) -> Float[Array, "n *k"]:
+    """matrix^-1 b of a symmetric positive definite matrix, all columns of b at once."""
+    # jax.scipy.linalg.solve takes the columns one by one
+    return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(matrix), b)
 
 
 def flatten(ensemble: Float[Array, "member *state"]) -> Float[Array, "member n"]:

@@ -17,16 +17,10 @@ import yaml
 from dasim import config as schema
 from dasim.build import make_filter
 from dasim.cycling import scan_cycles
+from dasim.pairs import Pairs, simulated_pairs, weather_pairs
 from dasim.priors.store import load_arrays, read_header, save_arrays, write_atomically
 from dasim.priors.train import FitSettings
-from dasim.problems import (
-    Pairs,
-    Problem,
-    make_problem,
-    simulated_pairs,
-    system_transition,
-    weather_pairs,
-)
+from dasim.problems import Problem, make_problem, system_transition
 from dasim.report import write_report
 from dasim.results import MethodFile, reference_scores
 from dasim.trained import NetworkSpec, PriorSpec, save_prior, train_transition

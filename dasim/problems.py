@@ -5,7 +5,6 @@ withheld in each fold.
 """
 
 import abc
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from dasim import models, weather
 from dasim.localization import Localization
 from dasim.observe import Gaussian, Observation, Select, check_observations
 from dasim.trained import load_prior
-from dasim.transitions import AbstractTransition, ModelTransition, phases, simulate
+from dasim.transitions import AbstractTransition, ModelTransition, simulate
 from dasim.types import DataError, Ensemble, Key, Observations
 
 FUNCTIONS = {"identity": None, "arctan": jnp.arctan, "abs": jnp.abs, "square": jnp.square}
@@ -347,84 +346,3 @@ class WeatherStations(Problem):
 def make_problem(run: schema.Run, key: Key) -> Problem:
     """The problem that a config describes."""
     return Twin(run, key) if run.system is not None else WeatherStations(run, key)
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Training pairs of (condition, next state).
-
-    Attributes:
-        draw: function of (key, n) to a batch, jit-able.
-        held_out: pairs kept apart.
-        description: what they are, for the prior's header.
-    """
-
-    draw: object
-    held_out: tuple
-    description: str
-
-
-def simulated_pairs(system: schema.System, perturbation: float, key: Key) -> Pairs:
-    """Ancestors from the climate with noise of a random level added, and their next states.
-
-    The noise, up to `perturbation` standard deviations of the state's units, shows the prior
-    states off the attractor, where an analysis may put an ensemble.
-    """
-    transition = system_transition(system)
-    size = int(np.prod(transition.shape))
-
-    @jax.jit
-    def bank(key):
-        start = climate(transition, 256, key)
-        sample = jax.vmap(transition.sample, (0, None, 0))
-
-        def step(x, k):
-            x = sample(x, 0.0, jax.random.split(jax.random.fold_in(key, k), len(x)))
-            return x, x
-
-        return jax.lax.scan(step, start, jnp.arange(200))[1].reshape(-1, *transition.shape)
-
-    def drawer(states):
-        def draw(states, key, n):
-            pick, level_key, noise_key, step_key = jax.random.split(key, 4)
-            x = states[jax.random.randint(pick, (n,), 0, len(states))]
-            one_each = (n,) + (1,) * (x.ndim - 1)
-            level = perturbation * jax.random.uniform(level_key, one_each) ** 2
-            x = x + level * jax.random.normal(noise_key, x.shape)
-            after = jax.vmap(transition.sample, (0, None, 0))(x, 0.0, jax.random.split(step_key, n))
-            return x.reshape(n, size), after.reshape(n, size)
-
-        return jax.tree_util.Partial(draw, states)
-
-    train_key, held_key = jax.random.split(key)
-    held_out = drawer(bank(held_key))(jax.random.fold_in(held_key, 1), 4096)
-    settings = ", ".join(f"{k} {v}" for k, v in system.model_dump().items() if k != "kind")
-    return Pairs(
-        drawer(bank(train_key)),
-        held_out,
-        f"simulated {system.kind} ({settings}), ancestors perturbed by up to {perturbation}",
-    )
-
-
-def weather_pairs(data: schema.NYCWeather, periods: tuple[float, ...]) -> Pairs:
-    """Consecutive whole reports of the training blocks; the last fifth of each is held out."""
-    reports = weather.load(data.path, data.train_days, data.of_days)
-    index = reports.pairs()
-    day = reports.hours[index] // weather.DAY % data.of_days
-    last = day >= 0.8 * data.train_days
-    states = jnp.asarray(reports.anomalies)
-    hours = jnp.asarray(reports.hours)
-
-    cond = jnp.concatenate([states, phases(hours, periods)], 1)
-    training, held = jnp.asarray(index[~last]), jnp.asarray(index[last])
-
-    def draw(cond, states, training, key, n):
-        i = training[jax.random.randint(key, (n,), 0, len(training))]
-        return cond[i], states[i + 1]
-
-    return Pairs(
-        jax.tree_util.Partial(draw, cond, states, training),
-        (cond[held], states[held + 1]),
-        f"hourly weather of 2013 at {', '.join(weather.STATIONS)}: anomalies of the training "
-        f"blocks ({data.train_days} of every {data.of_days} days)",
-    )

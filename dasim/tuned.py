@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from dasim import config as schema
 from dasim import plot, tuning
+from dasim.build import make_filter
 from dasim.priors.store import write_atomically
 from dasim.types import DasimError, DivergedError
 
@@ -62,11 +63,14 @@ def _tune(run, folder, names, command, progress, told):
     tried = {m.name: [tuning.with_settings(m, s) for s in plans[m.name]] for m in methods}
     for method in (m for of_one in tried.values() for m in of_one):
         with_methods(run, {method.name: method})
-    problems = tuning.twins(run, run.tune.seeds)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         # an older one, lest it be taken for this tuning's
         (folder / "tuned.yaml").unlink(missing_ok=True)
+    problems = tuning.twins(run, run.tune.seeds)
+    for method in (m for of_one in tried.values() for m in of_one):
+        make_filter(method, problems[0])
+        problems[0].transition(method.transition)
     scored = problems[0].scored
     result: dict = {
         "name": run.name,
@@ -90,7 +94,7 @@ def _tune(run, folder, names, command, progress, told):
             "settings": None if best is None else settings[best],
             "edge": [] if best is None else tuning.edges(method, settings[best], run.tune),
             "rows": [
-                {"settings": a, "scores": b} for a, b in zip(settings, _plain(scores), strict=True)
+                {"settings": a, "scores": _plain(b)} for a, b in zip(settings, scores, strict=True)
             ],
         }
         result["methods"][method.name] = entry
@@ -142,19 +146,19 @@ def draw(run: schema.Run, name: str, settings: list[dict], scores: list[dict], b
     column = lambda key: np.array([s[key] for s in scores], float)
     score = f"{run.tune.score}_analysis"
     label = f"{run.tune.score.upper()} of the analysis"
-    title = f"{run.name}: {name}, {run.tune.seeds} truths"
+    title = f"{run.name}: {name}, {run.tune.seeds} truth{'s' if run.tune.seeds > 1 else ''}"
     if len(varied) == 1 and _all_numbers(values[varied[0]]):
         x = np.array([s[varied[0]] for s in settings], float)
         order = np.argsort(x, kind="stable")
         at = None if best is None else int(np.flatnonzero(order == best)[0])
-        columns = (column(k)[order] for k in (score, f"{score}_stderr", "diverged"))
-        return plot.score_line(x[order], *columns, at, varied[0], title, label)
+        mean, error, lost = (column(k)[order] for k in (score, f"{score}_stderr", "diverged"))
+        return plot.score_line(x[order], mean, error, lost, at, varied[0], title, label)
     if len(varied) == 2 and whole and all(_all_numbers(values[k]) for k in varied):
         a, b = varied  # the grid is in the order of its product
         shape = len(values[a]), len(values[b])
         at = None if best is None else tuple(int(i) for i in np.unravel_index(best, shape))[::-1]
-        maps = (column(k).reshape(shape).T for k in (score, "diverged"))
-        return plot.score_map(*maps, at, (b, values[b]), (a, values[a]), title, label)
+        mean, lost = (column(k).reshape(shape).T for k in (score, "diverged"))
+        return plot.score_map(mean, lost, at, (b, values[b]), (a, values[a]), title, label)
     return None
 
 

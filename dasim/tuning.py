@@ -23,7 +23,7 @@ from dasim.build import make_filter
 from dasim.covariance import flatten
 from dasim.diagnostics import time_mean
 from dasim.filters import AbstractFilter
-from dasim.problems import Problem, Twin
+from dasim.problems import Twin
 
 BATCH_NUMBERS = 2**27  # of the ensembles and local analyses that one batch holds
 CPU_BATCH = 16  # settings at a time on a CPU, which more of them would not make faster
@@ -109,7 +109,7 @@ def twins(run: schema.Run, seeds: int) -> list[Twin]:
 def measure(
     run: schema.Run,
     methods: list[schema.Method],
-    problems: list[Problem],
+    problems: list[Twin],
     progress: Progress | None = None,
 ) -> list[dict]:
     """Scores of each method over the truths of `problems`, which are alike but for their seeds.

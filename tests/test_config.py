@@ -1,5 +1,8 @@
 """Configs: what is refused, and how the message helps."""
 
+import json
+import re
+
 import pytest
 import yaml
 
@@ -12,7 +15,11 @@ RUN = {
     "observe": {"every": 2, "std": 1.0},
     "cycle": {"n_cycles": 12},
     "members": 6,
-    "methods": [{"name": "a", "kind": "ETKF"}, {"name": "b", "kind": "LETKF", "inflation": 1.1}],
+    "methods": [
+        {"name": "a", "kind": "ETKF"},
+        {"name": "b", "kind": "LETKF", "inflation": 1.1},
+        {"name": "s", "kind": "EnKS", "lag": 2},
+    ],
 }
 
 
@@ -91,18 +98,58 @@ def test_what_is_written_is_read_back(path, tmp_path):
         ("system.size=3", "system.size: .*greater than or equal to 4.*found 3"),
         ("cycle.burn_in=12", "burn_in is 12, expected fewer than the 12 cycles"),
         ("cycle.n_cycles=null", "n_cycles is missing"),
+        ("methods.2.lag=0", r"methods\[2\].lag: .*greater than 0, found 0"),
+        ("methods.2.lag=13", r"yaml: methods\[2\].lag: 13 cycles are more than the run's 12 "),
+        ("cycle.initial_std=0", "cycle.initial_std: .*greater than 0, found 0"),
         ("methods.1.name=a", "two methods have the name 'a'"),
         ("methods.1.name=../a", r"methods\[1\].name"),
         ("data={kind: nyc-weather}", "exactly one of system .* and data"),
         # kinds
         (
             "system.kind=lorenz69",
-            "system.kind: 'lorenz69' is not one of lorenz63, lorenz96; did you",
+            "system.kind: 'lorenz69' is not one of lorenz63, lorenz96, .*kolmogorov; did you",
         ),
         (
             "methods.0.kind=LETFK",
             r"methods\[0\].kind: 'LETFK' is not one of .*did you mean 'LETKF'",
         ),
+        (
+            "system.kind=kolmogorof",
+            "'kolmogorof' is not one of .*; did you mean 'kolmogorov'",
+        ),
+        # inflation is a number, a section or a list of both; no tag of the union is shown
+        ("methods.0.inflation=many", r"methods\[0\].inflation: .*number.*found 'many'"),
+        ("methods.0.inflation=[]", r"methods\[0\].inflation: .*at least 1 item"),
+        ("methods.0.inflation={kind: rtps}", r"yaml: methods\[0\].inflation.alpha: is missing"),
+        ("methods.0.inflation={alpha: 1}", r"yaml: methods\[0\].inflation.kind: is missing"),
+        (
+            "methods.0.inflation={kind: rtpss, alpha: 1}",
+            r"methods\[0\].inflation.kind: 'rtpss' is not one of multiplicative, .*mean 'rtps'",
+        ),
+        (
+            "methods.0.inflation={kind: adaptive, dampng: 1}",
+            r"methods\[0\].inflation.dampng: unknown key; did you mean 'damping'\?",
+        ),
+        (
+            "methods.0.inflation=[1.02, {kind: rtpp, alpha: 2}]",
+            r"yaml: methods\[0\].inflation\[1\].alpha: .*less than or equal to 1.5, found 2",
+        ),
+        (
+            "methods.0.inflation=[0, {kind: rtpp, alpha: 1}]",
+            r"yaml: methods\[0\].inflation\[0\]: .*greater than 0, found 0",
+        ),
+        ("methods.0.inflation=[1.02, [1.1]]", r"methods\[0\].inflation\[1\]: .*valid number"),
+        (
+            "methods.0.inflation=[1.02, {kind: rtppp, alpha: 1}]",
+            r"methods\[0\].inflation\[1\].kind: 'rtppp' is not .*did you mean 'rtpp'",
+        ),
+        # what tuning tries
+        ("tune.gird={lag: [1]}", "tune.gird: unknown key; did you mean 'grid'"),
+        ("tune.grid={}", "tune.grid: .*at least 1 item"),
+        ("tune.grid={inflation: []}", "yaml: tune.grid.inflation: .*at least 1 item"),
+        ("tune.grid={inflation: 1.1}", "yaml: tune.grid.inflation: .*valid list, found 1.1"),
+        ("tune.random=0", "tune.random: .*greater than 0, found 0"),
+        ("tune.score=crpss", "tune.score: 'crpss' is not one of crps, rmse; did you"),
         ("precision=float23", "precision: 'float23' is not one of float32, float64; did you mean"),
         ("observe.function=arctangent", "observe.function: .*did you mean 'arctan'"),
         # the overrides themselves
@@ -113,8 +160,25 @@ def test_what_is_written_is_read_back(path, tmp_path):
     ],
 )
 def test_refusals(path, override, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as caught:
         load(path, override)
+    assert not re.search("<[a-z]+>", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    "inflation",
+    [
+        1.02,
+        {"kind": "rtps", "alpha": 0.7},
+        [1.02, {"kind": "additive", "std": 0.1}, {"kind": "rtpp", "alpha": 0.5}],
+    ],
+)
+def test_kinds_of_inflation(path, tmp_path, inflation):
+    settings = load(path, f"methods.0.inflation={json.dumps(inflation)}")
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
+    assert load(again) == settings
+    assert settings.model_dump(exclude_unset=True)["methods"][0]["inflation"] == inflation
 
 
 @pytest.mark.parametrize("key", ["name", "observe", "members", "methods"])

@@ -221,6 +221,13 @@ def test_a_site_out_of_range(tmp_path):
         ("system.interval=0.12", ["system.interval", "0.12", "0.05"]),
         ("methods.0.transition=linear", ["linear", "twin"]),
         ("methods.0.inflaton=1", ["methods[0].inflaton", "'inflation'"]),
+        ("methods.0.inflation=[1.1, {kind: rtps}]", ["methods[0].inflation[1].alpha: is missing"]),
+        ("methods.0={kind: EnKS, name: a, lag: 13}", ["methods[0].lag: 13 cycles", "12"]),
+        ("methods.0={kind: EnKS, name: a, lag: 0}", ["methods[0].lag", "greater than 0"]),
+        (
+            "methods.0={kind: LETKF, name: a, localization_radius: 2, block: 3}",
+            ["a: blocks of 3 variables do not divide the state's 8"],
+        ),
     ],
 )
 def test_settings_that_cannot_be(tmp_path, override, words):

@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from dasim.covariance import anomalies
+from dasim.covariance import anomalies, solve_definite
 from dasim.filters.base import AbstractEnsembleFilter
 from dasim.filters.inflation import AbstractInflation, as_inflation
 from dasim.localization import Localization
@@ -26,7 +26,7 @@ def kalman_increments(members, c, misfits, event, localization):
     xy, yy = x.T @ y, y.T @ y
     if localization is not None:
         xy, yy = xy * localization.state_obs, yy * localization.obs_obs
-    solved = jax.scipy.linalg.solve(yy + event.cov.dense(), misfits.T, assume_a="pos")
+    solved = solve_definite(yy + event.cov.dense(), misfits.T)
     return (xy @ solved).T.astype(members.dtype)
 
 

@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from dasim.covariance import anomalies
+from dasim.covariance import anomalies, solve_definite
 from dasim.filters.base import AbstractEnsembleFilter
 from dasim.filters.inflation import AbstractInflation, as_inflation
 from dasim.filters.square_root import assemble, transform
@@ -49,7 +49,7 @@ class ETKF(AbstractEnsembleFilter):
             r = event.cov.dense()
             xy = x.T @ y * self.localization.state_obs
             s = y.T @ y * self.localization.obs_obs + r
-            increment = xy @ jax.scipy.linalg.solve(s, d, assume_a="pos")
+            increment = xy @ solve_definite(s, d)
             root = _root(s)
             inner = jnp.linalg.solve(root + _root(r), y.T)
             x = x - (xy @ jnp.linalg.solve(root, inner)).T

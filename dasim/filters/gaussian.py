@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dasim.covariance import anomalies, flatten
+from dasim.covariance import anomalies, flatten, solve_definite
 from dasim.events import GaussianEvent
 from dasim.filters.base import check_ensemble
 from dasim.types import Ensemble, Key
@@ -62,7 +62,7 @@ def kalman_update(mean, cov, event: GaussianEvent) -> tuple[Array, Array]:
     """Posterior moments, the event linearised at the mean; Joseph's form of the covariance."""
     c, h = linearize(event.constraint, mean)
     r = event.cov.dense()
-    gain = jax.scipy.linalg.solve(h @ cov @ h.T + r, h @ cov, assume_a="pos").T
+    gain = solve_definite(h @ cov @ h.T + r, h @ cov).T
     left = jnp.eye(mean.size, dtype=mean.dtype) - gain @ h
     r = jnp.where(event.mask[:, None] & event.mask, r, 0.0)
     return mean + gain @ event.innovation(c), left @ cov @ left.T + gain @ r @ gain.T

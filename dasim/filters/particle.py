@@ -93,9 +93,10 @@ class BootstrapParticleFilter(AbstractFilter):
         copy = jnp.zeros(len(index), bool).at[1:].set(index[1:] == index[:-1])
         copy = copy | jnp.roll(copy, -1).at[-1].set(False)
         width = self.bandwidth.astype(members.dtype) * kernel_width(*members.shape)
-        # unbiased: with it the width survives a cycle in which one member takes all weight
-        scale = jnp.sum(weights * (1 - weights))
-        shares = weights / jnp.maximum(scale, jnp.finfo(weights.dtype).tiny)
+        # the unbiased form keeps its width when one member takes nearly all weight; when it takes
+        # all, only the unweighted covariance is left
+        weights = jnp.where(jnp.sum(weights * (1 - weights)) > 1e-9, weights, 1 / len(weights))
+        shares = weights / jnp.sum(weights * (1 - weights))
         x = thin(jnp.sqrt(shares)[:, None] * (members - weights @ members))
         noise = width * jax.random.normal(key, (len(index), len(x)), x.dtype) @ x
         chosen = members[index]

@@ -56,15 +56,12 @@ class EnKS(AbstractFilter):
         """Raises ValueError for a lag below one cycle, or a GETKF."""
         self.lag = check_lag(lag)
         if isinstance(filter, GETKF):
-            raise ValueError("EnKS cannot extend GETKF, whose modes are those of one state; take ETKF")
+            raise ValueError("EnKS: the modes of a GETKF are those of one state; take an ETKF")
         localization = getattr(filter, "localization", None)
         if localization is not None:
             filter = eqx.tree_at(
                 lambda f: f.localization, filter, localization.repeat(self.lag + 1)
             )
-        modes = getattr(filter, "modes", None)
-        if modes is not None:
-            filter = eqx.tree_at(lambda f: f.modes, filter, jnp.tile(modes, (1, self.lag + 1)))
         self.filter = filter
 
     def init(self, ensemble, key):

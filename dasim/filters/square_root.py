@@ -52,15 +52,17 @@ def transform(
     return increment, factor * (x + basis @ (phi[:, None] * projected))
 
 
-def _rotation(size: int, key: Key, dtype) -> Float[Array, "n n"]:
-    """A random orthogonal matrix that leaves the vector of ones as it is."""
-    gauss = jax.random.normal(key, (size - 1, size - 1), dtype)
-    q, r = jnp.linalg.qr(gauss)
+def _turn(x: Float[Array, "member n"], key: Key) -> Float[Array, "member n"]:
+    """x under a random orthogonal matrix that leaves the vector of ones as it is."""
+    size = x.shape[0]
+    q, r = jnp.linalg.qr(jax.random.normal(key, (size - 1, size - 1), x.dtype))
     q = q * jnp.sign(jnp.diag(r))
-    # Householder reflection that takes the first unit vector to ones / sqrt(size)
-    u = jnp.full(size, -1 / jnp.sqrt(size), dtype).at[0].add(1.0)
-    basis = jnp.eye(size, dtype=dtype) - 2 * jnp.outer(u, u) / (u @ u)
-    return basis @ jax.scipy.linalg.block_diag(jnp.ones((1, 1), dtype), q) @ basis
+    # a Householder reflection takes ones / sqrt(size) to the first unit vector and back
+    u = jnp.full(size, -1 / jnp.sqrt(size), x.dtype).at[0].add(1.0)
+    u = u * jnp.sqrt(2 / (u @ u))
+    x = x - jnp.outer(u, u @ x)
+    x = jnp.concatenate([x[:1], q @ x[1:]])
+    return x - jnp.outer(u, u @ x)
 
 
 def rotate(x: Float[Array, "member n"], key: Key, block: int = 64) -> Float[Array, "member n"]:
@@ -70,13 +72,12 @@ def rotate(x: Float[Array, "member n"], key: Key, block: int = 64) -> Float[Arra
     in random groups of that size, which keeps the cost linear in the ensemble size.
     """
     n = x.shape[0]
-    size = min(n, block)
+    if n <= block:
+        return _turn(x, key)
     order_key, key = jax.random.split(key)
-    order = jnp.arange(n) if n <= block else jax.random.permutation(order_key, n)
-    chosen, rest = jnp.split(order, [n - n % size])
-    groups = x[chosen].reshape(-1, size, x.shape[1])
-    keys = jax.random.split(key, len(groups))
-    turned = jax.vmap(lambda g, k: _rotation(size, k, x.dtype) @ g)(groups, keys)
+    chosen, rest = jnp.split(jax.random.permutation(order_key, n), [n - n % block])
+    groups = x[chosen].reshape(-1, block, x.shape[1])
+    turned = jax.vmap(_turn)(groups, jax.random.split(key, len(groups)))
     return jnp.concatenate([turned.reshape(-1, x.shape[1]), x[rest]])
 
 

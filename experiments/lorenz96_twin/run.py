@@ -16,9 +16,9 @@ import jax
 import numpy as np
 
 from dasim import config as schema
+from dasim.build import make_filter
 from dasim.cycling import cycle
 from dasim.diagnostics import Scores, score, summarize
-from dasim.experiment import make_filter
 from dasim.problems import Twin
 
 HERE = Path(__file__).parent
