@@ -94,7 +94,7 @@ def test_the_enkf_agrees_with_cuthberts_and_with_the_exact_filter(problem):
     built = ensemble_kalman_filter.build_filter(
         lambda key: jax.random.normal(key, (SIZE,)),
         lambda i: lambda x, key: matrix @ x + chol_q @ jax.random.normal(key, (SIZE,)),
-        lambda i: (lambda x: x[jnp.asarray(SITES)], jnp.asarray(chol_r), observations.value[i]),
+        lambda i: (lambda x: x[jnp.asarray(SITES)], jnp.asarray(chol_r), observations.value[i]),  # noqa: E501
         MEMBERS,
     )
     states = filtering.filter(
