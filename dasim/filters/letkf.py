@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from dasim.covariance import anomalies
 from dasim.filters.base import AbstractEnsembleFilter
 from dasim.filters.inflation import AbstractInflation, as_inflation
-from dasim.filters.square_root import assemble, transform
+from dasim.filters.square_root import assemble, transform, transform_by_gram
 from dasim.localization import Localization
 
 BATCH_NUMBERS = 2**24  # of the local observation anomalies held at once
@@ -66,12 +66,17 @@ class LETKF(AbstractEnsembleFilter):
         """Increments `(n / block, block)` and anomalies of all blocks."""
         localization = self.localization
         if localization.near is None:
+            taper = localization.state_obs.astype(blocks.dtype)
+            if len(y) <= d.size:
+                # the sums over observations of all blocks in one product
+                gram = jnp.einsum("bo,ijo->bij", taper, y[:, None] * y)
+                return jax.vmap(transform_by_gram)(gram, taper @ (y * d).T, blocks)
 
             def tapered(block, taper):
                 root = jnp.sqrt(taper)
                 return transform(y * root, d * root, block)
 
-            return jax.vmap(tapered)(blocks, localization.state_obs.astype(blocks.dtype))
+            return jax.vmap(tapered)(blocks, taper)
 
         by_obs = y.T
 

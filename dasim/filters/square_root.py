@@ -32,24 +32,36 @@ def transform(
         inflation: of x and y alike, as a function of the eigenvalues G and the squares of the
             components of d along them; None for none.
     """
-    smaller = y.shape[0] <= y.shape[1]
-    g, vectors = jnp.linalg.eigh(y @ y.T if smaller else y.T @ y, symmetrize_input=False)
-    g = jnp.maximum(g, 0.0)
-    projected_d = vectors.T @ (y @ d if smaller else d)
+    if y.shape[0] <= y.shape[1]:
+        return transform_by_gram(y @ y.T, y @ d, x, inflation)
+    g, vectors = jnp.linalg.eigh(y.T @ y, symmetrize_input=False)
+    g, projected_d = jnp.maximum(g, 0.0), vectors.T @ d
+    factor = jnp.ones((), x.dtype) if inflation is None else inflation(g, projected_d**2)
+    a = 1 + factor**2 * g
+    basis = y @ vectors
+    projected = basis.T @ x
+    phi = -(factor**2) / (jnp.sqrt(a) * (1 + jnp.sqrt(a)))
+    increment = factor**2 * (projected_d / a) @ projected
+    return increment, factor * (x + basis @ (phi[:, None] * projected))
+
+
+def transform_by_gram(
+    gram: Float[Array, "member member"],
+    yd: Float[Array, " member"],
+    x: Float[Array, "member n"],
+    inflation: Callable[[Array, Array], Array] | None = None,
+) -> tuple[Float[Array, " n"], Float[Array, "member n"]]:
+    """`transform` in ensemble space, from Y Y^T and Y d."""
+    g, vectors = jnp.linalg.eigh(gram, symmetrize_input=False)
+    g, projected_d = jnp.maximum(g, 0.0), vectors.T @ yd
     factor = jnp.ones((), x.dtype)
     if inflation is not None:
-        d2 = projected_d**2
-        if smaller:
-            d2 = jnp.where(g > 1e-6 * jnp.max(g), d2 / jnp.where(g > 0, g, 1.0), 0.0)
-        factor = inflation(g, d2)
+        d2 = projected_d**2 / jnp.where(g > 0, g, 1.0)
+        factor = inflation(g, jnp.where(g > 1e-6 * jnp.max(g), d2, 0.0))
     a = 1 + factor**2 * g
-    basis = vectors if smaller else y @ vectors
-    projected = basis.T @ x
+    projected = vectors.T @ x
     increment = factor**2 * (projected_d / a) @ projected
-    if smaller:
-        return increment, factor * (basis @ (projected / jnp.sqrt(a)[:, None]))
-    phi = -(factor**2) / (jnp.sqrt(a) * (1 + jnp.sqrt(a)))
-    return increment, factor * (x + basis @ (phi[:, None] * projected))
+    return increment, factor * (vectors @ (projected / jnp.sqrt(a)[:, None]))
 
 
 def _turn(x: Float[Array, "member n"], key: Key) -> Float[Array, "member n"]:
