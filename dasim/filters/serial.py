@@ -16,6 +16,7 @@ with the ensemble's variance, times the likelihood.
 it works with N x N numbers alone.
 """
 
+import abc
 from collections.abc import Callable
 
 import equinox as eqx
@@ -103,7 +104,23 @@ def adjust_ranks(y: Values, observed) -> Values:
     return jnp.zeros_like(y).at[order].set(new)
 
 
-class EAKF(AbstractEnsembleFilter):
+class AbstractSerialFilter(AbstractEnsembleFilter):
+    """A filter that takes the observations one by one; a final class gives `adjust`."""
+
+    localization: eqx.AbstractVar[Localization | None]
+    rotation: eqx.AbstractVar[bool]
+
+    @abc.abstractmethod
+    def adjust(self, y: Values, observed: Float[Array, ""]) -> Values:
+        """New values of an observed quantity, for an observation error of one."""
+
+    def analyse(self, members, c, event, key):
+        order_key, key = jax.random.split(key)
+        members = regress(self.adjust, members, c, event, self.localization, order_key)
+        return assemble(*anomalies(members), self.rotation, key)
+
+
+class EAKF(AbstractSerialFilter):
     """The serial ensemble adjustment Kalman filter.
 
     Attributes:
@@ -116,13 +133,11 @@ class EAKF(AbstractEnsembleFilter):
     localization: Localization | None = None
     rotation: bool = eqx.field(static=True, default=False)
 
-    def analyse(self, members, c, event, key):
-        order_key, key = jax.random.split(key)
-        members = regress(adjust_normal, members, c, event, self.localization, order_key)
-        return assemble(*anomalies(members), self.rotation, key)
+    def adjust(self, y, observed):
+        return adjust_normal(y, observed)
 
 
-class RHF(AbstractEnsembleFilter):
+class RHF(AbstractSerialFilter):
     """The rank histogram filter: the EAKF without the normal law for an observed quantity.
 
     Attributes:
@@ -135,10 +150,8 @@ class RHF(AbstractEnsembleFilter):
     localization: Localization | None = None
     rotation: bool = eqx.field(static=True, default=False)
 
-    def analyse(self, members, c, event, key):
-        order_key, key = jax.random.split(key)
-        members = regress(adjust_ranks, members, c, event, self.localization, order_key)
-        return assemble(*anomalies(members), self.rotation, key)
+    def adjust(self, y, observed):
+        return adjust_ranks(y, observed)
 
 
 class ESRF(AbstractEnsembleFilter):
