@@ -4,7 +4,6 @@ import json
 import time
 import zlib
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,14 @@ from dasim import config as schema
 from dasim.build import make_filter
 from dasim.cycling import scan_cycles
 from dasim.pairs import Pairs, simulated_pairs, weather_pairs
-from dasim.priors.store import load_arrays, read_header, save_arrays, write_atomically
+from dasim.priors.store import (
+    load_arrays,
+    read_header,
+    save_arrays,
+    without_nan,
+    write_atomically,
+    writing,
+)
 from dasim.priors.train import FitSettings
 from dasim.problems import Problem, make_problem, system_transition
 from dasim.report import write_report
@@ -30,16 +36,11 @@ from dasim.weather import DAY, QUANTITIES, VARIABLES, YEAR
 Progress = Callable[[str, int, int, str], None]
 
 
-@contextmanager
+GO_ON = ", then go on with --resume: what was written so far is kept"
+
+
 def _writing(path: Path):
-    """Turn a failure to write into a message that names the file and the remedy."""
-    try:
-        yield
-    except OSError as error:
-        raise DasimError(
-            f"{path}: cannot be written ({error.strerror}); free some space or choose another "
-            "--out, then go on with --resume: what was written so far is kept"
-        ) from None
+    return writing(path, GO_ON)
 
 
 def _keep(info: Analysis):
@@ -235,7 +236,7 @@ def _run(settings, folder, resume, progress):
                 scores["withheld"][station][one.method.name] = table
         if outcome["diverged_at"] is not None:
             diverged.append((one.method.name, outcome["diverged_at"]))
-        text = json.dumps(_without_nan(scores), indent=1)
+        text = json.dumps(without_nan(scores), indent=1)
         with _writing(folder / "scores.json"):
             write_atomically(folder / "scores.json", text.encode())
     with _writing(folder / "report.html"):
@@ -247,14 +248,6 @@ def _run(settings, folder, resume, progress):
             "localization_radius or more members."
         )
     return scores
-
-
-def _without_nan(value):
-    if isinstance(value, dict):
-        return {k: _without_nan(v) for k, v in value.items()}
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
 
 
 def train(

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -13,8 +12,8 @@ from pydantic import ValidationError
 from dasim import config as schema
 from dasim import plot, tuning
 from dasim.build import make_filter
-from dasim.priors.store import write_atomically
-from dasim.types import DasimError, DivergedError
+from dasim.priors.store import without_nan, write_atomically, writing
+from dasim.types import DivergedError
 
 Progress = Callable[[str, int, int], None]
 
@@ -63,7 +62,7 @@ def _tune(run, folder, names, command, progress, told):
     tried = {m.name: [tuning.with_settings(m, s) for s in plans[m.name]] for m in methods}
     for method in (m for of_one in tried.values() for m in of_one):
         with_methods(run, {method.name: method})
-    with _writing(folder):
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         # an older one, lest it be taken for this tuning's
         (folder / "tuned.yaml").unlink(missing_ok=True)
@@ -94,7 +93,8 @@ def _tune(run, folder, names, command, progress, told):
             "settings": None if best is None else settings[best],
             "edge": [] if best is None else tuning.edges(method, settings[best], run.tune),
             "rows": [
-                {"settings": a, "scores": _plain(b)} for a, b in zip(settings, scores, strict=True)
+                {"settings": a, "scores": without_nan(b)}
+                for a, b in zip(settings, scores, strict=True)
             ],
         }
         result["methods"][method.name] = entry
@@ -170,25 +170,6 @@ def _all_numbers(values: list) -> bool:
     return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
 
 
-def _plain(value):
-    """Without values that JSON does not have."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
 def _write(path: Path, content: str | bytes):
-    with _writing(path):
+    with writing(path):
         write_atomically(path, content if isinstance(content, bytes) else content.encode())
-
-
-@contextmanager
-def _writing(path: Path):
-    try:
-        yield
-    except OSError as error:
-        raise DasimError(
-            f"{path}: cannot be written ({error.strerror}); free some space or choose another --out"
-        ) from None

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import equinox as eqx
@@ -12,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as parse_arrays
 from safetensors.numpy import save as format_arrays
 
-from dasim.types import DataError
+from dasim.types import DasimError, DataError
 
 
 def _named_leaves(tree) -> dict[str, jax.Array]:
@@ -29,6 +30,27 @@ def write_atomically(path: Path, content: bytes):
         file.flush()
         os.fsync(file.fileno())
     os.replace(draft, path)
+
+
+@contextmanager
+def writing(path: Path, remedy: str = ""):
+    """Turn a failure to write into a message that names the file, and what else to do."""
+    try:
+        yield
+    except OSError as error:
+        raise DasimError(
+            f"{path}: cannot be written ({error.strerror}); free some space or choose another "
+            f"--out{remedy}"
+        ) from None
+
+
+def without_nan(value):
+    """Plain content with None for the numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {k: without_nan(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [without_nan(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def save_arrays(path: Path, tree, header: dict):
