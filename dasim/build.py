@@ -46,6 +46,8 @@ def make_filter(method: schema.Method, problem: Problem) -> filters.AbstractFilt
 def _filter(method, problem):
     kind = method.kind
     options = method.model_dump(exclude={"name", "kind", "transition", "members"})
+    if kind == "KalmanFilter":
+        filters.KalmanFilter.check(problem.transition(method.transition), problem.observation)
     if "localization_radius" in options:
         options["localization"] = _localization(options.pop("localization_radius"), problem)
     if "inflation" in options:

@@ -173,7 +173,16 @@ class Localization(eqx.Module):
         n = len(self.state_coords)
         if size < 1 or n % size:
             raise ValueError(f"blocks of {size} variables do not divide the state's {n}")
-        return self.with_states(np.asarray(self.state_coords).reshape(n // size, size, -1).mean(1))
+        points = np.asarray(self.state_coords, float).reshape(n // size, size, -1)
+        if self.sphere_radius is not None:
+            return self.with_states(_degrees(_unit_vectors(points).mean(1)))
+        if self.period is None:
+            return self.with_states(points.mean(1))
+        # the mean of the images that lie nearest to a block's first point
+        length = np.where(np.isinf(self.period), 1.0, self.period)
+        away = points - points[:, :1]
+        turns = np.where(np.isinf(self.period), 0.0, np.round(away / length))
+        return self.with_states((points - turns * length).mean(1))
 
     def modes(self, fraction: float) -> Float[Array, "k n"]:
         """Vectors v_k with rho about sum_k v_k v_k^T, as many as hold `fraction` of its trace.
@@ -216,8 +225,13 @@ def _wrap(points, length):
 
 
 def _unit_vectors(degrees):
-    lat, lon = np.deg2rad(degrees).T
+    lat, lon = np.moveaxis(np.deg2rad(degrees), -1, 0)
     return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], -1)
+
+
+def _degrees(vectors):
+    x, y, z = np.moveaxis(vectors, -1, 0)
+    return np.rad2deg(np.stack([np.arctan2(z, np.hypot(x, y)), np.arctan2(y, x)], -1))
 
 
 def ring(size: int, sites, radius) -> Localization:

@@ -8,6 +8,7 @@ import abc
 from functools import cached_property
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,7 +68,12 @@ def climate(transition: ModelTransition, members: int, key: Key) -> Ensemble:
     model = transition.model
     spin_up = ModelTransition(model, max(1, round(model.spin_up / model.dt)))
     start = jax.vmap(model.start)(jax.random.split(key, members))
-    return jax.jit(jax.vmap(spin_up.mean, (0, None)))(start, jnp.zeros(()))
+    return _propagated(spin_up, start)
+
+
+@eqx.filter_jit
+def _propagated(transition: ModelTransition, states: Ensemble) -> Ensemble:
+    return jax.vmap(transition.mean, (0, None))(states, jnp.zeros(()))
 
 
 class Problem(abc.ABC):

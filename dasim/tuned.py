@@ -147,13 +147,13 @@ def draw(run: schema.Run, name: str, settings: list[dict], scores: list[dict], b
     score = f"{run.tune.score}_analysis"
     label = f"{run.tune.score.upper()} of the analysis"
     title = f"{run.name}: {name}, {run.tune.seeds} truth{'s' if run.tune.seeds > 1 else ''}"
-    if len(varied) == 1 and _all_numbers(values[varied[0]]):
+    if len(varied) == 1 and tuning.all_numbers(values[varied[0]]):
         x = np.array([s[varied[0]] for s in settings], float)
         order = np.argsort(x, kind="stable")
         at = None if best is None else int(np.flatnonzero(order == best)[0])
         mean, error, lost = (column(k)[order] for k in (score, f"{score}_stderr", "diverged"))
         return plot.score_line(x[order], mean, error, lost, at, varied[0], title, label)
-    if len(varied) == 2 and whole and all(_all_numbers(values[k]) for k in varied):
+    if len(varied) == 2 and whole and all(tuning.all_numbers(values[k]) for k in varied):
         a, b = varied  # the grid is in the order of its product
         shape = len(values[a]), len(values[b])
         at = None if best is None else tuple(int(i) for i in np.unravel_index(best, shape))[::-1]
@@ -164,10 +164,6 @@ def draw(run: schema.Run, name: str, settings: list[dict], scores: list[dict], b
 
 def _distinct(values: list) -> list:
     return [v for i, v in enumerate(values) if v not in values[:i]]
-
-
-def _all_numbers(values: list) -> bool:
-    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
 
 
 def _write(path: Path, content: str | bytes):

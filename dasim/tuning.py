@@ -193,6 +193,11 @@ def _numbers(values: list) -> list:
     return [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
 
 
+def all_numbers(values: list) -> bool:
+    """Whether values are plain numbers."""
+    return len(_numbers(values)) == len(values)
+
+
 def own_grid(method: schema.Method, tune: schema.Tune) -> dict[str, list]:
     """The part of the grid that a method has; plain numbers do not replace a section."""
     own = settings_of(method)
@@ -200,7 +205,7 @@ def own_grid(method: schema.Method, tune: schema.Tune) -> dict[str, list]:
     return {
         key: values
         for key, values in tune.grid.items()
-        if key in own and not (key in whole and len(_numbers(values)) == len(values))
+        if key in own and not (key in whole and all_numbers(values))
     }
 
 
@@ -234,7 +239,7 @@ def candidates(method: schema.Method, tune: schema.Tune, seed: int = 0) -> list[
 
 
 def _random_value(rng, values: list):
-    if len(_numbers(values)) < len(values):
+    if not all_numbers(values):
         return values[rng.integers(len(values))]
     low, high = min(values), max(values)
     if all(isinstance(v, int) for v in values):

@@ -363,3 +363,8 @@ def test_errors_of_the_python_interface_are_the_same(tmp_path):
     settings = schema.Run(**RUN | {"observe": {"sites": [9], "std": 1.0}})
     with pytest.raises(DasimError, match="observe.sites: 9"):
         run_experiment(settings, tmp_path / "run")
+
+
+def test_an_exact_filter_on_a_nonlinear_system(tmp_path):
+    config = RUN | {"methods": [{"name": "exact", "kind": "KalmanFilter"}]}
+    refused(run(tmp_path / "out", config=config), "exact:", "linear transitions alone")

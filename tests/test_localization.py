@@ -251,3 +251,16 @@ def test_repeat_and_blocks():
     np.testing.assert_allclose(
         state_obs(sphere.repeat(2)), np.tile(state_obs(sphere), (2, 1)), atol=1e-14
     )
+
+
+def test_blocks_across_a_seam():
+    """A block's centre is among its points where the coordinates jump by a period."""
+    turned = (np.arange(8) + 6) % 8
+    on_ring = Localization(2.0, turned, turned, period=[8.0]).blocks(4)
+    np.testing.assert_allclose(np.mod(on_ring.state_coords.ravel(), 8), [7.5, 3.5])
+    places = np.array([[0.0, 170.0], [0.0, -170.0], [10.0, 20.0], [10.0, 40.0]])
+    on_sphere = Localization(2.0, places, places, sphere_radius=1.0).blocks(2)
+    date_line, plain = np.asarray(on_sphere.state_coords)
+    np.testing.assert_allclose([date_line[0], abs(date_line[1])], [0, 180], atol=1e-4)
+    middle = great_circles(jnp.asarray(plain)[None], jnp.asarray(places[2:]), 1.0)[0]
+    np.testing.assert_allclose(middle[0], middle[1], rtol=1e-4)

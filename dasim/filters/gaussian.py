@@ -1,5 +1,6 @@
 """Filters that carry a mean and a covariance: what they share."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -52,10 +53,16 @@ def draw(mean, root: Float[Array, "n k"], like: Ensemble, key: Key) -> Ensemble:
     return (mean + white @ root.T).reshape(like.shape).astype(like.dtype)
 
 
-def linearize(function, x: Float[Array, " n"]) -> tuple[Array, Float[Array, "m n"]]:
-    """A function of flat states at x, and its Jacobian."""
-    value, tangent = jax.linearize(function, x)
-    return value, jax.vmap(tangent, 0, 1)(jnp.eye(x.size, dtype=x.dtype))
+def linearize(
+    function: Callable[[Float[Array, " n"]], Float[Array, " m"]], x: Float[Array, " n"]
+) -> tuple[Float[Array, " m"], Float[Array, "m n"]]:
+    """The value and the Jacobian of `function` at x, by whichever mode takes fewer passes."""
+    outputs = jax.eval_shape(function, x).shape[0]
+    if outputs < x.shape[0]:
+        value, pull = jax.vjp(function, x)
+        return value, jax.vmap(lambda row: pull(row)[0])(jnp.eye(outputs, dtype=value.dtype))
+    value, push = jax.linearize(function, x)
+    return value, jax.vmap(push, out_axes=1)(jnp.eye(x.shape[0], dtype=x.dtype))
 
 
 def kalman_update(mean, cov, event: GaussianEvent) -> tuple[Array, Array]:

@@ -29,19 +29,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dasim.events import GaussianEvent
+from dasim.filters.gaussian import linearize
 from dasim.types import State
-
-
-def linearize(
-    function: Callable[[Float[Array, " n"]], Float[Array, " m"]], x: Float[Array, " n"]
-) -> tuple[Float[Array, " m"], Float[Array, "m n"]]:
-    """The value and the Jacobian of `function` at x, by whichever mode takes fewer passes."""
-    outputs = jax.eval_shape(function, x).shape[0]
-    if outputs < x.shape[0]:
-        value, pull = jax.vjp(function, x)
-        return value, jax.vmap(lambda row: pull(row)[0])(jnp.eye(outputs, dtype=value.dtype))
-    value, push = jax.linearize(function, x)
-    return value, jax.vmap(push, out_axes=1)(jnp.eye(x.shape[0], dtype=x.dtype))
 
 
 class LinearProblem(NamedTuple):

@@ -23,6 +23,8 @@ from dasim.filters.gaussian import (
     symmetric_root,
 )
 from dasim.filters.inflation import check_factor
+from dasim.observe import Observation
+from dasim.transitions import AbstractTransition
 
 
 def gaussian_step(inflation, transition, observation, state, obs, key):
@@ -77,7 +79,13 @@ class KalmanFilter(AbstractFilter):
     def init(self, ensemble, key):
         return moments(ensemble)
 
-    def step(self, transition, observation, state, obs, key):
+    @staticmethod
+    def check(transition: AbstractTransition, observation: Observation):
+        """Refuse a problem that is not linear.
+
+        Raises:
+            ValueError: the transition or the operator does not say of itself that it is linear.
+        """
         if not transition.linear:
             raise ValueError(
                 "the Kalman filter is exact for linear transitions alone; take "
@@ -88,5 +96,8 @@ class KalmanFilter(AbstractFilter):
                 "the Kalman filter is exact for linear operators alone; if yours is one, let it "
                 "say so by an attribute linear = True"
             )
+
+    def step(self, transition, observation, state, obs, key):
+        self.check(transition, observation)
         one = jnp.ones((), state.mean.dtype)
         return gaussian_step(one, transition, observation, state, obs, key)
