@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shlex
 import shutil
 from pathlib import Path
@@ -22,6 +23,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+# Workers of the pool on which XLA runs, unless told otherwise. jaxlib's batched decompositions
+# wait in a worker for other workers: with two of them, as on two cores, a run can stand still
+# for ever (all threads in jax::ParallelBatchMap). Effective, as jax starts it later.
+os.environ.setdefault("NPROC", str(max(8, os.cpu_count() or 1)))
 console = Console()
 errors = Console(stderr=True)
 

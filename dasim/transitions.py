@@ -13,8 +13,7 @@ from dasim.models.base import AbstractModel
 from dasim.models.linear import LinearGaussian
 from dasim.observe import Observation
 from dasim.priors.denoisers import AbstractDenoiser, GaussianDenoiser
-from dasim.priors.sampler import DEFAULT_STEPS
-from dasim.priors.sampler import sample as sample_denoiser
+from dasim.priors.sampler import DEFAULT_STEPS, flow
 from dasim.priors.schedules import AbstractSchedule, VESchedule
 from dasim.types import Key, Observations, State
 
@@ -30,9 +29,22 @@ class AbstractTransition(eqx.Module):
     interval: eqx.AbstractVar[float]
     shape: eqx.AbstractVar[tuple[int, ...]]
 
+    @property
     @abc.abstractmethod
+    def noise_size(self) -> int:
+        """How many standard normal numbers decide a draw; zero where x' is a function of x."""
+
+    @abc.abstractmethod
+    def driven(self, x: State, t: Float[Array, ""], noise: Float[Array, " noise"]) -> State:
+        """The state at t + interval given x at t that belongs to `noise`; differentiable."""
+
+    def outline(self, x: State, t: Float[Array, ""], noise: Float[Array, " noise"]) -> State:
+        """A stand-in for `driven` that costs less, for derivatives."""
+        return self.driven(x, t, noise)
+
     def sample(self, x: State, t: Float[Array, ""], key: Key) -> State:
         """A draw of the state at t + interval given x at t."""
+        return self.driven(x, t, jax.random.normal(key, (self.noise_size,), x.dtype))
 
     @abc.abstractmethod
     def mean(self, x: State, t: Float[Array, ""]) -> State:
@@ -113,7 +125,7 @@ class ModelTransition(AbstractTransition):
         cov, shape = None, x.shape
         for i in range(self.n_steps):
             now = t + i * self.model.dt
-            parts = [c for c in (self.model.step_cov(x, now), self.noise) if c is not None]
+            parts = self._noises(x, now)
             if not parts:
                 return None
             added = parts[0] if len(parts) == 1 else None
@@ -135,6 +147,29 @@ class ModelTransition(AbstractTransition):
     @property
     def linear(self):
         return isinstance(self.model, LinearGaussian)
+
+    def _noises(self, x, t) -> list[AbstractCovariance]:
+        """Covariances of what a step from x at t adds: the model's own and this transition's."""
+        return [c for c in (self.model.step_cov(x, t), self.noise) if c is not None]
+
+    @property
+    def noise_size(self):
+        parts = self._noises(jnp.zeros(self.shape), jnp.zeros(()))
+        return self.n_steps * len(parts) * math.prod(self.shape)
+
+    def driven(self, x, t, noise):
+        def step(x, item):
+            i, noises = item
+            now = t + i * self.model.dt
+            parts = self._noises(x, now)
+            x = self.model.step(x, now, None)
+            added = sum((c.sqrt(e) for c, e in zip(parts, noises, strict=True)), jnp.zeros(()))
+            return x + jnp.broadcast_to(added, (x.size,)).reshape(x.shape).astype(x.dtype), None
+
+        noises = noise.reshape(self.n_steps, -1, math.prod(self.shape))
+        if not noise.size:
+            return self.mean(x, t)
+        return jax.lax.scan(step, x, (jnp.arange(self.n_steps), noises))[0]
 
     def prior(self, x, t):
         cov = self.residual_cov(x, t)
@@ -167,9 +202,17 @@ class DiffusionTransition(AbstractTransition):
         """The denoiser's condition for x at time t."""
         return jnp.concatenate([x.reshape(-1), phases(t, self.periods).astype(x.dtype)])
 
-    def sample(self, x, t, key):
+    @property
+    def noise_size(self):
+        return math.prod(self.shape)
+
+    def driven(self, x, t, noise):
         cond = self.condition(x, t)
-        draw = sample_denoiser(self.denoiser, self.schedule, cond, key, self.n_steps)
+        return flow(self.denoiser, self.schedule, cond, noise, self.n_steps).reshape(x.shape)
+
+    def outline(self, x, t, noise):
+        cond = self.condition(x, t)
+        draw = self.denoiser.mean(cond) + self.denoiser.cov(cond).sqrt(noise)
         return draw.reshape(x.shape)
 
     def mean(self, x, t):

@@ -106,9 +106,11 @@ def divergence(filter, transition, problem, members):
         (EAKF(), 0, 1000),
         (ESRF(), 0, 1000),
         (EnKS(ETKF(), 1), 0, 1000),
-        (ConditionalScoreFilter(), 0, 10_000),
-        (ConditionalScoreFilter(), 1, 10_000),
+        (ConditionalScoreFilter(weighted=False), 0, 10_000),
+        (ConditionalScoreFilter(weighted=False), 1, 10_000),
         (ConditionalScoreFilter(levels=1, guide_levels=1, encoded=0.5), 1, 10_000),
+        (ConditionalScoreFilter(weighted=True), 0, 1000),
+        (ConditionalScoreFilter(weighted=True, draws=2, weighted_levels=3), 1, 1000),
     ],
     ids=[
         "EnKF",
@@ -119,6 +121,8 @@ def divergence(filter, transition, problem, members):
         "score-model",
         "score-diffusion",
         "score-one-level-fresh-latents",
+        "score-weighted-model",
+        "score-weighted-levels-diffusion",
     ],
 )
 def test_posterior_is_exact_up_to_sampling(problem, filter, which, members):

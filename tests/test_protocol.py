@@ -24,6 +24,7 @@ from dasim.types import Observations
 
 MEMBERS, CYCLES, N_OBS = 6, 3, 2
 KEY = jax.random.key(3)
+WEIGHTED = "ConditionalScoreFilter weighted"
 
 
 def make_filter(name, n):
@@ -35,6 +36,7 @@ def make_filter(name, n):
     options = {
         "BootstrapParticleFilter": {"threshold": 0.9, "bandwidth": 0.3},
         "ConditionalScoreFilter": {"encoded": 0.5, "relinearizations": 1},
+        WEIGHTED: {"localization": None, "weighted": True, "weighted_levels": 2, "draws": 2},
         "Climatology": {"mean": mean, "cov": cov},
         "OptimalInterpolation": {"mean": mean, "cov": cov},
         "Var3D": {"background": cov},
@@ -46,7 +48,7 @@ def make_filter(name, n):
         "GETKF": {"fraction": 0.9},
         "RHF": {"inflation": filters.RTPP(0.5), "rotation": True},
     }.get(name, {})
-    kind = getattr(filters, name)
+    kind = getattr(filters, name.partition(" ")[0])
     fields = {field.name for field in dataclasses.fields(kind)}
     general = {"inflation": 1.1, "localization": local}
     return kind(**{k: v for k, v in general.items() if k in fields} | options)
@@ -80,12 +82,14 @@ TRANSITIONS = ("lorenz63", "lorenz96", "lorenz96-noise", "linear", "gaussian-pri
 # of a filter that takes nothing but draws of its transition, as others do in all cases
 ONE = ("lorenz96-noise",)
 TWO = ("lorenz96-noise", "edm-prior")
+THREE = ("lorenz63", *TWO)
 FILTERS = {
     "StochasticEnKF": TRANSITIONS,
     "ETKF": TRANSITIONS,
     "LETKF": TRANSITIONS,
     "BootstrapParticleFilter": TRANSITIONS,
     "ConditionalScoreFilter": TRANSITIONS,
+    WEIGHTED: THREE,
     "DEnKF": ONE,
     "EnKFN": ONE,
     "GETKF": ONE,
@@ -169,7 +173,7 @@ def test_every_filter_is_here():
         and not inspect.isabstract(value)
     }
     # which takes linear problems alone: tests/test_exactness.py
-    assert exported - {"KalmanFilter"} == set(FILTERS)
+    assert exported - {"KalmanFilter"} == set(FILTERS) - {WEIGHTED}
 
 
 def test_shapes_and_dtypes(case):

@@ -237,6 +237,10 @@ class ConditionalScoreMethod(Method):
     first_iterations: PositiveInt = 5
     adaptive: bool = True
     cap: PositiveFloat = 4.0
+    weighted: bool | None = None
+    bandwidths: list[Annotated[float, Field(gt=0, le=1)]] = Field([0.15, 0.4, 0.8], min_length=1)
+    draws: PositiveInt = 4
+    weighted_levels: PositiveInt = 1
 
 
 class BootstrapParticleMethod(Method):

@@ -27,10 +27,22 @@ class Particles(NamedTuple):
     log_weights: Float[Array, " member"]
 
 
-def systematic(weights: Float[Array, " member"], key: Key) -> Int[Array, " member"]:
-    """Indices of the members that survive; each expects as many copies as its weight is worth."""
+def equally_weighted(ensemble: Ensemble) -> Particles:
+    """Particles of equal weight."""
+    n = ensemble.shape[0]
+    return Particles(ensemble, jnp.full(n, -jnp.log(n), ensemble.dtype))
+
+
+def systematic(
+    weights: Float[Array, " member"], key: Key, count: int | None = None
+) -> Int[Array, " count"]:
+    """Indices of the `count` members (as many as there are) that survive.
+
+    Each expects as many copies as its weight is worth.
+    """
     n = weights.shape[0]
-    points = (jax.random.uniform(key, dtype=weights.dtype) + jnp.arange(n)) / n
+    count = n if count is None else count
+    points = (jax.random.uniform(key, dtype=weights.dtype) + jnp.arange(count)) / count
     return jnp.minimum(jnp.searchsorted(jnp.cumsum(weights), points), n - 1)
 
 
@@ -60,8 +72,7 @@ class BootstrapParticleFilter(AbstractFilter):
             raise ValueError(f"bandwidth is {self.bandwidth}, expected a factor of at least 0")
 
     def init(self, ensemble, key):
-        n = check_ensemble(ensemble).shape[0]
-        return Particles(ensemble, jnp.full(n, -jnp.log(n), ensemble.dtype))
+        return equally_weighted(check_ensemble(ensemble))
 
     def step(self, transition, observation, state, obs, key):
         forecast_key, resample_key, jitter_key = jax.random.split(key, 3)

@@ -9,6 +9,7 @@ from dasim.priors.denoisers import Whitener as Whitener
 from dasim.priors.networks import MLP as MLP
 from dasim.priors.networks import AbstractNetwork as AbstractNetwork
 from dasim.priors.networks import PeriodicConv as PeriodicConv
+from dasim.priors.sampler import flow as flow
 from dasim.priors.sampler import sample as sample
 from dasim.priors.schedules import AbstractSchedule as AbstractSchedule
 from dasim.priors.schedules import VESchedule as VESchedule

@@ -21,17 +21,20 @@ from dasim.types import Key
 DEFAULT_STEPS = 8
 
 
-def sample(
+def flow(
     denoiser: AbstractDenoiser,
     schedule: AbstractSchedule,
     cond,
-    key: Key,
+    noise: Float[Array, " n"],
     n_steps: int = DEFAULT_STEPS,
 ) -> Float[Array, " n"]:
-    """One draw of x given cond, with `n_steps` calls of the denoiser."""
+    """The draw of x given cond that belongs to standard normal `noise`.
+
+    It calls the network `n_steps` times.
+    """
     mean, cov = denoiser.mean(cond), denoiser.cov(cond)
     levels = schedule.levels(n_steps).astype(mean.dtype)
-    v = jax.random.normal(key, mean.shape, mean.dtype)
+    v = noise.astype(mean.dtype)
 
     def step(carry, level_and_change):
         v, last, last_change = carry
@@ -45,3 +48,15 @@ def sample(
     start = (v, jnp.zeros_like(v), jnp.asarray(jnp.inf, mean.dtype))
     (v, _, _), _ = jax.lax.scan(step, start, (levels[:-1], jnp.diff(jnp.arctan(levels))))
     return mean + cov.sqrt(v)
+
+
+def sample(
+    denoiser: AbstractDenoiser,
+    schedule: AbstractSchedule,
+    cond,
+    key: Key,
+    n_steps: int = DEFAULT_STEPS,
+) -> Float[Array, " n"]:
+    """One draw of x given cond."""
+    mean = denoiser.mean(cond)
+    return flow(denoiser, schedule, cond, jax.random.normal(key, mean.shape, mean.dtype), n_steps)
