@@ -5,7 +5,7 @@ withheld in each fold.
 """
 
 import abc
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import equinox as eqx
@@ -31,6 +31,15 @@ MODELS = {
     "kolmogorov": models.KolmogorovFlow,
 }
 SHIPPED = Path(__file__).parent / "shipped"
+
+
+@cache
+def observed_function(name: str, shift: float, scale: float):
+    """The function of a config's `observe`, the same object for the same settings."""
+    function = FUNCTIONS[name]
+    if (shift, scale) == (0.0, 1.0):
+        return function
+    return lambda v: function((v - shift) / scale)
 
 
 def find_prior(name: str) -> Path:
@@ -162,7 +171,8 @@ class Twin(Problem):
                 f"observe.sites: {max(self.sites)} is outside the state's {size} variables (0 to "
                 f"{size - 1})"
             )
-        operator = Select(self.sites, FUNCTIONS[observe.function])
+        function = observed_function(observe.function, observe.shift, observe.scale)
+        operator = Select(self.sites, function)
         self.observation = Observation(operator, Gaussian(std=observe.std))
         truth_key, start_key = jax.random.split(key)
         self.start = climate(self.dynamics, 1, start_key)[0]

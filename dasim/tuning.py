@@ -27,7 +27,7 @@ from dasim.problems import Twin
 
 BATCH_NUMBERS = 2**27  # of the ensembles and local analyses that one batch holds
 CPU_BATCH = 16  # settings at a time on a CPU, which more of them would not make faster
-METRICS = ("rmse", "spread", "crps")
+METRICS = ("rmse", "spread", "crps", "coverage_90")
 Progress = Callable[[int, int], None]
 
 
@@ -37,6 +37,7 @@ class Series(NamedTuple):
     rmse: Float[Array, "..."]
     spread: Float[Array, "..."]
     crps: Float[Array, "..."]
+    coverage_90: Float[Array, "..."]
 
 
 def fair_crps(members: Float[Array, "member n"], truth: Float[Array, " n"]) -> Float[Array, ""]:
@@ -52,7 +53,11 @@ def _score(ensemble, truth):
     members, truth = flatten(ensemble), truth.reshape(-1)
     error = members.mean(0) - truth
     spread = jnp.sqrt(members.var(0, ddof=1).mean())
-    return Series(jnp.sqrt(jnp.mean(error**2)), spread, fair_crps(members, truth))
+    count = members.shape[0]
+    lowest = max(0.0, (0.05 * (count + 1) - 1) / (count - 1))  # the rank (N + 1) p
+    low, high = jnp.quantile(members, jnp.array([lowest, 1 - lowest]), axis=0)
+    covered = jnp.mean((low <= truth) & (truth <= high), dtype=members.dtype)
+    return Series(jnp.sqrt(jnp.mean(error**2)), spread, fair_crps(members, truth), covered)
 
 
 def _run(filter, transition, observation, ensemble, observations, truth, key) -> Series:

@@ -18,6 +18,7 @@ from dasim.filters import (
     RHF,
     DEnKF,
     EnKFN,
+    EnSF,
     GaussianMixtureFilter,
     StochasticEnKF,
 )
@@ -389,3 +390,25 @@ def test_mixture_filter_gives_the_posterior_of_two_modes():
     )
     assert abs(out["one"].mean() - mean[0]) < 4 * np.sqrt(cov[0, 0] / n)
     assert abs(out["one"].var() / cov[0, 0] - 1) < 4 * np.sqrt(2 / n)
+
+
+def test_ensemble_score_filter():
+    """It keeps the forecast's law where nothing is known; a precise observation decides."""
+    rng = np.random.default_rng(3)
+    x = jnp.asarray(5 + rng.normal(size=(400, 2)) * [1.0, 10.0])
+    x = x.at[:, 1].add(8 * (x[:, 0] - 5))
+
+    def analysed(std):
+        observation = Observation(lambda v, t: v[:1], Gaussian(std=std))
+        one = Observations(jnp.zeros(()), jnp.asarray([6.0]), jnp.ones(1, bool))
+        event = observation.event(one)
+        return np.asarray(EnSF(steps=400).analyse(x, constraints(event, x), event, KEY))
+
+    vague, precise = analysed(1e3), analysed(0.1)
+    np.testing.assert_allclose(vague.mean(0), x.mean(0), atol=0.2 * np.asarray(x.std(0)).max())
+    np.testing.assert_allclose(np.cov(vague.T), np.cov(x.T), rtol=0.25, atol=1.5)
+    assert abs(precise[:, 0].mean() - 6) < 0.1
+    assert precise[:, 0].std() < 0.3
+    assert precise[:, 1].mean() - x[:, 1].mean() > 3  # carried by the covariance
+    with pytest.raises(ValueError, match="steps is 0"):
+        EnSF(steps=0)

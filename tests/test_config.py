@@ -151,6 +151,7 @@ def test_what_is_written_is_read_back(path, tmp_path):
         ("tune.random=0", "tune.random: .*greater than 0, found 0"),
         ("tune.score=crpss", "tune.score: 'crpss' is not one of crps, rmse; did you"),
         ("precision=float23", "precision: 'float23' is not one of float32, float64; did you mean"),
+        ("observe.shift=2.0", "observe: .*shift and scale belong to a function other than"),
         ("observe.function=arctangent", "observe.function: .*did you mean 'arctan'"),
         # the overrides themselves
         ("members", "--set members: expected a.b=value"),

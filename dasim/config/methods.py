@@ -157,6 +157,14 @@ class EnKFNMethod(InflatedMethod):
     rotation: bool = True
 
 
+class EnSFMethod(InflatedMethod):
+    """`dasim.filters.EnSF`."""
+
+    kind: Literal["EnSF"]
+    steps: PositiveInt = 100
+    end: float = Field(0.05, gt=0, lt=1)
+
+
 class EnKSMethod(LocalizedMethod):
     """`dasim.filters.EnKS` around an ETKF."""
 
@@ -268,6 +276,7 @@ AnyMethod = Annotated[
     | ESRFMethod
     | RHFMethod
     | EnKFNMethod
+    | EnSFMethod
     | EnKSMethod
     | IEnKSMethod
     | ClimatologyMethod

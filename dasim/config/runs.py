@@ -35,8 +35,16 @@ class Observe(Section):
     every: PositiveInt | None = None
     sites: list[Annotated[int, Field(ge=0)]] | None = Field(None, min_length=1)
     function: Literal["identity", "arctan", "abs", "square"] = "identity"
+    shift: float = Field(0.0, description="the function is applied to (x - shift) / scale")
+    scale: PositiveFloat = 1.0
     std: PositiveFloat | dict[str, PositiveFloat]
     withhold: list[str] | None = Field(None, min_length=1)
+
+    @validator(mode="after")
+    def _function(self):
+        if self.function == "identity" and (self.shift, self.scale) != (0.0, 1.0):
+            raise ValueError("shift and scale belong to a function other than the identity")
+        return self
 
 
 class Cycle(Section):

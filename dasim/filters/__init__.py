@@ -8,6 +8,7 @@ from dasim.filters.conditional_score import ConditionalScoreFilter as Conditiona
 from dasim.filters.enkf import DEnKF as DEnKF
 from dasim.filters.enkf import StochasticEnKF as StochasticEnKF
 from dasim.filters.enkf_n import EnKFN as EnKFN
+from dasim.filters.ensf import EnSF as EnSF
 from dasim.filters.etkf import ETKF as ETKF
 from dasim.filters.getkf import GETKF as GETKF
 from dasim.filters.ienks import IEnKS as IEnKS
