@@ -30,7 +30,11 @@ RESULTS = HERE / "results.json"
 
 def runs(case: dict, plan: dict) -> tuple[schema.Run, dict[str, list[dict]]]:
     """A case's config, and the settings that each method tries."""
-    content = plan["defaults"] | case["run"] | {"methods": plan["methods"]}
+    methods = [
+        m | ({"transition": case["learned"]} if m.get("transition") == "learned" else {})
+        for m in plan["methods"]
+    ]
+    content = plan["defaults"] | case["run"] | {"methods": methods}
     run = schema.Run.model_validate(content)
     tried = {}
     for method in run.methods:
