@@ -162,14 +162,18 @@ def figure(plan: dict, results: dict):
     for ax, case in zip(axes[0], cases, strict=True):
         entries = {k: e for k, e in results[str(case["number"])].items() if "settings" in e}
         reference = entries["particles-20000"]["crps_analysis"]
-        for name, e in entries.items():
+        ordered = sorted(entries.items(), key=lambda item: item[1]["seconds_per_cycle"])
+        for k, (name, e) in enumerate(ordered):
             at = 1e3 * e["seconds_per_cycle"], e["crps_analysis"] / reference
-            ours = name.startswith("score")
+            ours, last = name.startswith("score"), k >= len(ordered) - 2
             ax.plot(*at, "o" if ours else "s", color="tab:red" if ours else "tab:gray", ms=6)
-            ax.annotate(name, at, xytext=(5, 4), textcoords="offset points", fontsize=8)
+            place = dict(
+                xytext=(-7 if last else 7, 5 if k % 2 else -11), ha="right" if last else "left"
+            )
+            ax.annotate(name, at, textcoords="offset points", fontsize=8, **place)
         ax.axhline(1.0, color="k", lw=0.8, ls=":")
         ax.set(xscale="log", xlabel="milliseconds a cycle", title=f"case {case['number']}")
-        ax.margins(x=0.25, y=0.08)
+        ax.margins(x=0.15, y=0.1)
     axes[0, 0].set_ylabel("CRPS / CRPS of 20,000 particles")
     fig.tight_layout()
     fig.savefig(HERE / "figure.png", dpi=110)
