@@ -158,17 +158,18 @@ class ModelTransition(AbstractTransition):
         return self.n_steps * len(parts) * math.prod(self.shape)
 
     def driven(self, x, t, noise):
+        if not noise.size:
+            return self.mean(x, t)
+
         def step(x, item):
             i, noises = item
             now = t + i * self.model.dt
             parts = self._noises(x, now)
             x = self.model.step(x, now, None)
-            added = sum((c.sqrt(e) for c, e in zip(parts, noises, strict=True)), jnp.zeros(()))
-            return x + jnp.broadcast_to(added, (x.size,)).reshape(x.shape).astype(x.dtype), None
+            added = sum(c.sqrt(e) for c, e in zip(parts, noises, strict=True))
+            return x + added.reshape(x.shape).astype(x.dtype), None
 
         noises = noise.reshape(self.n_steps, -1, math.prod(self.shape))
-        if not noise.size:
-            return self.mean(x, t)
         return jax.lax.scan(step, x, (jnp.arange(self.n_steps), noises))[0]
 
     def prior(self, x, t):

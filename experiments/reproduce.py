@@ -7,8 +7,11 @@ table into its README.md. Without arguments all folders, about half an hour on t
 """
 
 import json
+import os
 import sys
 from pathlib import Path
+
+os.environ.setdefault("NPROC", "8")  # see dasim.cli
 
 import numpy as np
 import yaml

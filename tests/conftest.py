@@ -2,6 +2,8 @@
 
 import os
 
+import jax
+import pytest
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
@@ -12,3 +14,12 @@ checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float
 
 # before anything of the package is imported
 install_import_hook("dasim", "conftest.checked")
+
+
+@pytest.fixture(scope="module")
+def float64():
+    """Double precision, and programs that are as fast and sooner compiled."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    with jax.enable_x64(True):
+        yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -38,12 +38,7 @@ SITES = np.array([0.4, 1.0, 2.0, 3.3, 4.6])
 WIDE = Localization(1e6, np.arange(N_STATE), SITES)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def float64():
-    jax.config.update("jax_disable_most_optimizations", True)
-    with jax.enable_x64(True):
-        yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def numbers(members, n_obs=N_OBS):

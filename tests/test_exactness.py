@@ -25,12 +25,7 @@ from dasim.transitions import DiffusionTransition, ModelTransition, simulate
 SIZE, SITES, CYCLES = 8, (0, 3, 6), 60
 
 
-@pytest.fixture(scope="module", autouse=True)
-def float64():
-    jax.config.update("jax_disable_most_optimizations", True)  # as fast, and sooner compiled
-    with jax.enable_x64(True):
-        yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 @pytest.fixture(scope="module")

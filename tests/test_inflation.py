@@ -26,12 +26,7 @@ KEY = jax.random.key(2)
 N = 4
 
 
-@pytest.fixture(scope="module", autouse=True)
-def float64():
-    jax.config.update("jax_disable_most_optimizations", True)
-    with jax.enable_x64(True):
-        yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 @pytest.fixture

@@ -15,12 +15,7 @@ from dasim.localization import Localization, distances, gaspari_cohn, great_circ
 EARTH = 6371.0
 
 
-@pytest.fixture(scope="module", autouse=True)
-def float64():
-    jax.config.update("jax_disable_most_optimizations", True)
-    with jax.enable_x64(True):
-        yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 # compiled: one by one, their many small operations take longer

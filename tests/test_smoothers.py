@@ -39,12 +39,7 @@ Y = RNG.normal(size=(CYCLES, 3))
 MASK = np.array([[True] * 3, [True, False, True], [True] * 3, [False, True, True]])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def float64():
-    jax.config.update("jax_disable_most_optimizations", True)
-    with jax.enable_x64(True):
-        yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 class Rows(eqx.Module):

@@ -85,7 +85,6 @@ class ConditionalScoreFilter(AbstractFilter):
         for name in (*counts, "draws", "weighted_levels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
-
         if not self.bandwidths or not all(0 < b <= 1 for b in self.bandwidths):
             raise ValueError(f"bandwidths are {self.bandwidths}, expected numbers in (0, 1]")
         if self.weighted and self.localization is not None:

@@ -33,6 +33,20 @@ def equally_weighted(ensemble: Ensemble) -> Particles:
     return Particles(ensemble, jnp.full(n, -jnp.log(n), ensemble.dtype))
 
 
+def weighted_anomalies(
+    members: Float[Array, "member n"], weights: Float[Array, " member"]
+) -> tuple[Float[Array, " n"], Float[Array, "member n"]]:
+    """The weighted mean, and anomalies x with x^T x the unbiased weighted covariance.
+
+    The unbiased form keeps its width when one member takes nearly all weight; when it takes all,
+    only the unweighted covariance is left.
+    """
+    mean = weights @ members
+    weights = jnp.where(jnp.sum(weights * (1 - weights)) > 1e-9, weights, 1 / len(weights))
+    shares = weights / jnp.sum(weights * (1 - weights))
+    return mean, jnp.sqrt(shares)[:, None] * (members - weights @ members)
+
+
 def systematic(
     weights: Float[Array, " member"], key: Key, count: int | None = None
 ) -> Int[Array, " count"]:
@@ -104,11 +118,7 @@ class BootstrapParticleFilter(AbstractFilter):
         copy = jnp.zeros(len(index), bool).at[1:].set(index[1:] == index[:-1])
         copy = copy | jnp.roll(copy, -1).at[-1].set(False)
         width = self.bandwidth.astype(members.dtype) * kernel_width(*members.shape)
-        # the unbiased form keeps its width when one member takes nearly all weight; when it takes
-        # all, only the unweighted covariance is left
-        weights = jnp.where(jnp.sum(weights * (1 - weights)) > 1e-9, weights, 1 / len(weights))
-        shares = weights / jnp.sum(weights * (1 - weights))
-        x = thin(jnp.sqrt(shares)[:, None] * (members - weights @ members))
+        x = thin(weighted_anomalies(members, weights)[1])
         noise = width * jax.random.normal(key, (len(index), len(x)), x.dtype) @ x
         chosen = members[index]
         moved = copy[:, None] & (width > 0)

@@ -34,21 +34,12 @@ from jaxtyping import Array, Float
 from dasim.covariance import DenseCovariance, flatten
 from dasim.events import GaussianEvent
 from dasim.filters.gaussian import linearize
-from dasim.filters.particle import Particles, systematic
+from dasim.filters.particle import Particles, systematic, weighted_anomalies
 from dasim.transitions import AbstractTransition
 from dasim.types import Key
 
 TRUST = 3.0  # longest step of the search for a mode, in standard deviations of the prior
 ITERATIONS = 6  # of that search
-
-
-def weighted_anomalies(
-    members: Float[Array, "member n"], weights: Float[Array, " member"]
-) -> tuple[Float[Array, " n"], Float[Array, "member n"]]:
-    """The weighted mean, and anomalies x with x^T x the unbiased weighted covariance."""
-    mean = weights @ members
-    shares = weights / jnp.maximum(jnp.sum(weights * (1 - weights)), 1e-9)
-    return mean, jnp.sqrt(shares)[:, None] * (members - mean)
 
 
 class _Linear(NamedTuple):
