@@ -8,6 +8,9 @@ from dasim import filters
 from dasim.covariance import as_covariance
 from dasim.problems import Problem
 
+MATRIX_SIZE = 512  # largest state whose localised covariance is held as a matrix
+TRACE = 0.99  # share of the taper's trace that the modulation of a larger state holds
+
 
 def make_inflation(given, problem: Problem):
     """An inflation from a number, a section, or a list of both."""
@@ -50,6 +53,10 @@ def _filter(method, problem):
         filters.KalmanFilter.check(problem.transition(method.transition), problem.observation)
     if "localization_radius" in options:
         options["localization"] = _localization(options.pop("localization_radius"), problem)
+    if kind == "ConditionalScoreFilter":
+        taper = options["localization"]
+        if taper is not None and len(taper.state_coords) > MATRIX_SIZE:
+            options["modulation"] = taper.modes(TRACE)
     if "inflation" in options:
         inflation = method.inflation
         plain = kind in ("ConditionalScoreFilter", "IEnKS", "ExtendedKalmanFilter")

@@ -62,7 +62,9 @@ def simulated_pairs(system: schema.System, perturbation: float, key: Key) -> Pai
 
     train_key, held_key = jax.random.split(key)
     held_out = drawer(bank(held_key))(jax.random.fold_in(held_key, 1), 4096)
-    settings = ", ".join(f"{k} {v}" for k, v in system.model_dump().items() if k != "kind")
+    settings = ", ".join(
+        f"{k} {v}" for k, v in system.model_dump(exclude_none=True).items() if k != "kind"
+    )
     return Pairs(
         drawer(bank(train_key)),
         held_out,

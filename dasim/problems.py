@@ -64,7 +64,7 @@ def system_transition(system: schema.System) -> ModelTransition:
         raise schema.ConfigError(
             f"system.interval: {system.interval} is not a whole number of steps of {system.dt}"
         )
-    parameters = system.model_dump(exclude={"kind", "interval", "noise"})
+    parameters = system.model_dump(exclude={"kind", "interval", "noise", "shock"})
     try:
         model = MODELS[system.kind](**parameters)
     except ValueError as error:
@@ -177,8 +177,12 @@ class Twin(Problem):
         truth_key, start_key = jax.random.split(key)
         self.start = climate(self.dynamics, 1, start_key)[0]
         self.initial_std = run.cycle.initial_std
+        dynamics, shock = self.dynamics, run.system.shock
+        if shock is not None:
+            shocked = models.Shocked(dynamics.model, shock.size, shock.probability)
+            dynamics = ModelTransition(shocked, dynamics.n_steps, dynamics.noise)
         truth, self.observations = simulate(
-            self.dynamics, self.observation, self.start, run.cycle.n_cycles, truth_key
+            dynamics, self.observation, self.start, run.cycle.n_cycles, truth_key
         )
         self.truth = np.asarray(truth)
         check_observations(self.observations, len(self.sites), "simulated observations")

@@ -34,6 +34,11 @@ class AbstractTransition(eqx.Module):
     def noise_size(self) -> int:
         """How many standard normal numbers decide a draw; zero where x' is a function of x."""
 
+    @property
+    def calls(self) -> int:
+        """Evaluations of the model or the network that a draw takes; the model's run is one."""
+        return 1
+
     @abc.abstractmethod
     def driven(self, x: State, t: Float[Array, ""], noise: Float[Array, " noise"]) -> State:
         """The state at t + interval given x at t that belongs to `noise`; differentiable."""
@@ -206,6 +211,10 @@ class DiffusionTransition(AbstractTransition):
     @property
     def noise_size(self):
         return math.prod(self.shape)
+
+    @property
+    def calls(self):
+        return 1 + self.n_steps
 
     def driven(self, x, t, noise):
         cond = self.condition(x, t)

@@ -35,7 +35,7 @@ def make_filter(name, n):
     adaptive = filters.AdaptiveInflation(localization=local)
     options = {
         "BootstrapParticleFilter": {"threshold": 0.9, "bandwidth": 0.3},
-        "ConditionalScoreFilter": {"encoded": 0.5, "relinearizations": 1},
+        "ConditionalScoreFilter": {"evaluations": 300, "iterations": 2},
         WEIGHTED: {"localization": None, "weighted": True, "weighted_levels": 2, "draws": 2},
         "Climatology": {"mean": mean, "cov": cov},
         "OptimalInterpolation": {"mean": mean, "cov": cov},
@@ -295,7 +295,7 @@ def test_misfits_are_refused():
         filters.LETKF(inflation=0.0)
     with pytest.raises(ValueError, match="threshold is 2"):
         filters.BootstrapParticleFilter(threshold=2.0)
-    with pytest.raises(ValueError, match="encoded is -1"):
-        filters.ConditionalScoreFilter(encoded=-1.0)
+    with pytest.raises(ValueError, match="evaluations is 0"):
+        filters.ConditionalScoreFilter(evaluations=0)
     with pytest.raises(ValueError, match="levels is 0"):
-        filters.ConditionalScoreFilter(levels=0)
+        filters.ConditionalScoreFilter(guide_levels=0)

@@ -236,15 +236,15 @@ class ConditionalScoreMethod(Method):
     """`dasim.filters.ConditionalScoreFilter`."""
 
     kind: Literal["ConditionalScoreFilter"]
-    inflation: PositiveFloat = 1.0
+    inflation: PositiveFloat | None = None
     localization_radius: PositiveFloat | None = None
-    encoded: float = Field(1.0, ge=0, le=1)
-    levels: PositiveInt = 3
+    evaluations: PositiveInt = 64
+    iterations: PositiveInt = 4
     guide_levels: PositiveInt = 8
     relinearizations: PositiveInt = 1
-    first_iterations: PositiveInt = 5
-    adaptive: bool = True
     cap: PositiveFloat = 4.0
+    rotation: bool = True
+    adaptive: bool = True
     weighted: bool | None = None
     bandwidths: list[Annotated[float, Field(gt=0, le=1)]] = Field([0.15, 0.4, 0.8], min_length=1)
     draws: PositiveInt = 4

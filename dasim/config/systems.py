@@ -8,43 +8,52 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from dasim.config.section import Section
 
 
-class Lorenz63System(Section):
+class Shock(Section):
+    """Rare shocks to the truth, which the filters' model does not have; see `models.Shocked`."""
+
+    size: PositiveFloat
+    probability: float = Field(ge=0, le=1, description="of a shock in one step")
+
+
+class SystemSection(Section):
+    """What every system has."""
+
+    interval: PositiveFloat
+    noise: float = Field(0.0, ge=0, description="standard deviation of the noise added each step")
+    shock: Shock | None = None
+
+
+class Lorenz63System(SystemSection):
     """Lorenz-63."""
 
     kind: Literal["lorenz63"]
     dt: PositiveFloat = 0.01
-    interval: PositiveFloat
-    noise: float = Field(0.0, ge=0, description="standard deviation of the noise added each step")
     sigma: float = 10.0
     rho: float = 28.0
     beta: float = 8 / 3
 
 
-class Lorenz96System(Section):
+class Lorenz96System(SystemSection):
     """Lorenz-96."""
 
     kind: Literal["lorenz96"]
     size: int = Field(40, ge=4)
     forcing: float = 8.0
     dt: PositiveFloat = 0.05
-    interval: PositiveFloat
-    noise: float = Field(0.0, ge=0, description="standard deviation of the noise added each step")
 
 
-class Lorenz84System(Section):
+class Lorenz84System(SystemSection):
     """Lorenz-84."""
 
     kind: Literal["lorenz84"]
     dt: PositiveFloat = 0.05
-    interval: PositiveFloat
-    noise: float = Field(0.0, ge=0, description="standard deviation of the noise added each step")
     a: float = 0.25
     b: float = 4.0
     forcing: float = 8.0
     asymmetry: float = 1.23
 
 
-class TwoScaleLorenz96System(Section):
+class TwoScaleLorenz96System(SystemSection):
     """Lorenz-96 with fast variables."""
 
     kind: Literal["lorenz96-two-scale"]
@@ -55,22 +64,18 @@ class TwoScaleLorenz96System(Section):
     space_ratio: PositiveFloat = 10.0
     time_ratio: PositiveFloat = 10.0
     dt: PositiveFloat = 0.005
-    interval: PositiveFloat
-    noise: float = Field(0.0, ge=0, description="standard deviation of the noise added each step")
 
 
-class KuramotoSivashinskySystem(Section):
+class KuramotoSivashinskySystem(SystemSection):
     """The equation of Kuramoto and Sivashinsky."""
 
     kind: Literal["kuramoto-sivashinsky"]
     size: int = Field(128, ge=8)
     length: PositiveFloat = 32 * math.pi
     dt: PositiveFloat = 0.5
-    interval: PositiveFloat
-    noise: float = Field(0.0, ge=0, description="standard deviation of the noise added each step")
 
 
-class KolmogorovSystem(Section):
+class KolmogorovSystem(SystemSection):
     """Kolmogorov flow."""
 
     kind: Literal["kolmogorov"]
@@ -79,8 +84,6 @@ class KolmogorovSystem(Section):
     wavenumber: PositiveInt = 4
     drag: float = Field(0.1, ge=0)
     dt: PositiveFloat = 0.02
-    interval: PositiveFloat
-    noise: float = Field(0.0, ge=0, description="standard deviation of the noise added each step")
 
 
 System = Annotated[

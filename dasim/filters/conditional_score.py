@@ -5,10 +5,10 @@ With x the ancestor and x' the state of the cycle, the filter samples the factor
     p(x', x | y_1:k+1) = p(x | y_1:k+1) p(x' | x, y_k+1)
 
 Small states take weighted draws of both at once (`dasim.filters.twisted`), which make the filter
-consistent. For others it samples them in turn, by the transport of `dasim.filters.guided`: stage
-one moves each ancestor under the prior N(m, P) of the last analysis ensemble, P localised, and
-the event y = h(mean(x)) with error covariance R + H Q H^T; stage two draws x' from the
-transition guided by the same event.
+consistent. For others it samples them in turn: stage one (`dasim.filters.modes`) moves each
+ancestor under the prior N(m, P) of the last analysis ensemble, P localised, and the event
+y = h(mean(x)) with error covariance R + H Q H^T; stage two (`dasim.filters.guided`) draws x'
+from the transition guided by the same event.
 """
 
 import equinox as eqx
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dasim.covariance import DenseCovariance, anomalies, flatten, inflate
+from dasim.covariance import anomalies, flatten, inflate
 from dasim.events import GaussianEvent
 from dasim.filters.base import (
     AbstractFilter,
@@ -24,36 +24,53 @@ from dasim.filters.base import (
     describe,
     propagate,
 )
-from dasim.filters.guided import condition, guide, smooth_constraint, surprise, transport
+from dasim.filters.guided import guide
 from dasim.filters.inflation import check_factor
+from dasim.filters.modes import (
+    STEPS,
+    Modes,
+    Product,
+    find_modes,
+    move,
+    smoothing,
+    surprise,
+)
 from dasim.filters.particle import Particles, equally_weighted, systematic
-from dasim.filters.twisted import principal_plane, reduce, weighted_draws
+from dasim.filters.square_root import rotate
+from dasim.filters.twisted import ITERATIONS, principal_plane, reduce, weighted_draws
 from dasim.localization import Localization
-from dasim.priors.schedules import AbstractSchedule, VESchedule
+from dasim.priors.schedules import VESchedule
 
 WEIGHTED_SIZE = 4  # largest state that is weighted unless told otherwise
 EVENNESS = 0.5  # of the members' weights: half of their logarithm is resampled, half is kept
 # a learned correction acts at all levels at which the prior was trained
 GUIDE_SCHEDULE = VESchedule()
+WEIGHTED_SCHEDULE = VESchedule(sigma_min=0.15, sigma_max=0.8)
+SAMPLING = 1.6  # over the ensemble's size: the inflation for the sampling error of its covariance
+MOST_STARTS = 32  # searches for modes
+
+
+def _factor(inflation):
+    return None if inflation is None else check_factor(inflation)
 
 
 class ConditionalScoreFilter(AbstractFilter):
     """Conditions ancestors and transition on the observations as an event.
 
-    With weights, `inflation`, `bandwidths` and `draws` are all that matters.
-
     Attributes:
-        inflation: factor on the anomalies of the ancestors.
+        inflation: factor on the anomalies of the ancestors; None for one that makes up for the
+            sampling error of their covariance, 1 + 1.6 / members (1 with weights).
         localization: taper of the ancestors' covariance, or None.
-        encoded: share of a member's own latent in the variance of its start, 0 to 1; the rest
-            is drawn anew from N(m, P). 1 keeps the structure of the ensemble.
-        levels: noise levels of stage one.
+        modulation: `localization.modes(fraction)`, from which products with the localised
+            covariance of a large state are made without its matrix; None for the matrix.
+        evaluations: model or network evaluations a member and cycle, at most, a derivative's
+            product counted as two. They decide from how many members modes are sought.
+        iterations: Gauss-Newton steps of each search.
         guide_levels: noise levels of stage two.
-        relinearizations: linearisations at each level.
-        first_iterations: linearisations at s = infinity, which all members share.
+        relinearizations: linearisations of a nonlinear operator at each of them.
+        cap: largest ratio of a correction's whitened length to its expected one in stage two.
+        rotation: turn the ancestors' anomalies at random before they are moved.
         adaptive: widen the ancestors' prior in a cycle whose observations it cannot explain.
-        cap: largest ratio of a correction's whitened length to its expected one.
-        schedule: the levels of stage one, relative to the prior's spread.
         weighted: importance weights with the exact likelihood; None for states of at most four
             variables without localisation. Larger states take more members than one has.
         bandwidths: widths of the kernels about each member, relative to the ensemble's spread.
@@ -61,16 +78,16 @@ class ConditionalScoreFilter(AbstractFilter):
         weighted_levels: noise levels between which weighted draws are linearised anew.
     """
 
-    inflation: Float[Array, ""] = eqx.field(default=1.0, converter=check_factor)
+    inflation: Float[Array, ""] | None = eqx.field(default=None, converter=_factor)
     localization: Localization | None = None
-    encoded: float = eqx.field(static=True, default=1.0)
-    levels: int = eqx.field(static=True, default=3)
+    modulation: Float[Array, "k n"] | None = None
+    evaluations: int = eqx.field(static=True, default=64)
+    iterations: int = eqx.field(static=True, default=4)
     guide_levels: int = eqx.field(static=True, default=8)
     relinearizations: int = eqx.field(static=True, default=1)
-    first_iterations: int = eqx.field(static=True, default=5)
-    adaptive: bool = eqx.field(static=True, default=True)
     cap: float = 4.0
-    schedule: AbstractSchedule = VESchedule(sigma_min=0.15, sigma_max=0.8)
+    rotation: bool = eqx.field(static=True, default=True)
+    adaptive: bool = eqx.field(static=True, default=True)
     weighted: bool | None = eqx.field(static=True, default=None)
     bandwidths: tuple[float, ...] = eqx.field(
         static=True, default=(0.15, 0.4, 0.8), converter=tuple
@@ -79,9 +96,7 @@ class ConditionalScoreFilter(AbstractFilter):
     weighted_levels: int = eqx.field(static=True, default=1)
 
     def __check_init__(self):
-        if not 0 <= self.encoded <= 1:
-            raise ValueError(f"encoded is {self.encoded}, expected a share from 0 to 1")
-        counts = "levels", "guide_levels", "relinearizations", "first_iterations"
+        counts = "evaluations", "iterations", "guide_levels", "relinearizations"
         for name in (*counts, "draws", "weighted_levels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
@@ -92,10 +107,12 @@ class ConditionalScoreFilter(AbstractFilter):
 
     def init(self, ensemble, key):
         n = flatten(check_ensemble(ensemble)).shape[1]
-        small = n <= WEIGHTED_SIZE and self.localization is None
-        if self.weighted or (self.weighted is None and small):
-            return equally_weighted(ensemble)
-        return ensemble
+        return equally_weighted(ensemble) if self._weighs(n) else ensemble
+
+    def _weighs(self, n: int) -> bool:
+        if self.weighted is None:
+            return n <= WEIGHTED_SIZE and self.localization is None
+        return self.weighted
 
     def step(self, transition, observation, state, obs, key):
         forecast_key, latent_key, guide_key = jax.random.split(key, 3)
@@ -109,7 +126,8 @@ class ConditionalScoreFilter(AbstractFilter):
         if isinstance(state, Particles):
             return self._weighted_step(transition, event, state, t, obs, key)
         forecast = propagate(transition, state, t, forecast_key)
-        inflated = inflate(state, self.inflation.astype(state.dtype))
+        inflation = 1 + SAMPLING / len(state) if self.inflation is None else self.inflation
+        inflated = inflate(state, jnp.asarray(inflation, state.dtype))
         ancestors = self._smooth(transition, event, inflated, t, latent_key)
         levels = GUIDE_SCHEDULE.levels(self.guide_levels)
         keys = jax.random.split(guide_key, len(state))
@@ -124,9 +142,10 @@ class ConditionalScoreFilter(AbstractFilter):
         forecast_key, draw_key, keep_key, show_key = jax.random.split(key, 4)
         count = len(state.ensemble)
         ahead = state._replace(ensemble=propagate(transition, state.ensemble, t, forecast_key))
-        factor = self.inflation.astype(state.ensemble.dtype)
+        given = 1.0 if self.inflation is None else self.inflation
+        factor = jnp.asarray(given, state.ensemble.dtype)
         finite = self.weighted_levels - 1
-        levels = self.schedule.levels(finite) if finite else jnp.zeros(1)
+        levels = WEIGHTED_SCHEDULE.levels(finite) if finite else jnp.zeros(1)
         angles = jnp.arctan(levels).astype(factor.dtype)
         drawn, log_evidence = weighted_draws(
             transition, event, state, t, draw_key, self.bandwidths, self.draws, angles, factor
@@ -141,35 +160,79 @@ class ConditionalScoreFilter(AbstractFilter):
         info = describe(event, forecast, analysis, obs)
         return kept, info._replace(log_evidence=jnp.where(seen, log_evidence, 0.0))
 
+    def _costs(self, transition, n: int, n_obs: int) -> tuple[int, int]:
+        """Evaluations of a member's own, and of one search, a derivative's product as two."""
+        passes = 2 * min(n, n_obs)
+        guide = 1 if transition.noise_size == 0 else 1 + self.guide_levels
+        search = self.iterations * (passes + 1 + len(STEPS)) + passes + 1
+        return transition.calls + 1 + guide, search
+
+    def starts(self, transition, members: int, n: int, n_obs: int) -> int:
+        """From how many points modes are sought within `evaluations`: the mean and members."""
+        own, search = self._costs(transition, n, n_obs)
+        return max(1, min(members, MOST_STARTS, (self.evaluations - own) * members // search))
+
+    def count(self, transition, members: int, n: int, n_obs: int) -> int:
+        """Evaluations of model or network a member and cycle; an attempt more is a rare cycle's.
+
+        A derivative's product counts as two. With weights a kernel's search, its linearisation
+        and its draws are counted, for all kernels of a member.
+        """
+        if self._weighs(n):
+            inputs = min(n + transition.noise_size, n_obs)
+            search = (ITERATIONS + 1) * 2 * inputs + ITERATIONS + 1
+            search += (self.weighted_levels - 1) * self.draws * (2 * inputs + 1)
+            return transition.calls + len(self.bandwidths) * (
+                search + self.draws * transition.calls
+            )
+        own, search = self._costs(transition, n, n_obs)
+        starts = self.starts(transition, members, n, n_obs)
+        return own + -(-starts * search // members)
+
     def _smooth(self, transition, event, ensemble, t, key):
         """Stage one: draws of p(x | y)."""
+        start_key, allocate_key, rotate_key = jax.random.split(key, 3)
         members = flatten(ensemble)
+        count, n = members.shape
         mean, x = anomalies(members)
-        cov = x.T @ x
-        if self.localization is not None:
-            cov = cov * self.localization.state_state.astype(x.dtype)
-        start = members - mean
-        if self.encoded < 1:
-            noise = jax.random.normal(key, members.shape, members.dtype)
-            fresh = jax.vmap(DenseCovariance.from_matrix(cov).sqrt)(noise)
-            start = self.encoded**0.5 * start + (1 - self.encoded) ** 0.5 * fresh
-        levels = self.schedule.levels(self.levels).astype(members.dtype)
-        constraint = smooth_constraint(transition, event, t, ensemble.shape[1:])
+        product = self._product(x)
+        problem = smoothing(transition, event, t, ensemble.shape[1:])
+        chosen = jax.random.permutation(start_key, count)
+        chosen = chosen[: self.starts(transition, count, n, len(event.mask)) - 1]
+        points = jnp.concatenate([mean[None], members[chosen]])
 
-        def solve(xhat, v, factor=1.0, iterations=self.relinearizations):
-            def apply(m):
-                return factor * (cov @ m)
+        def search(factor) -> Modes:
+            scaled = lambda m: factor * product(m)
+            return find_modes(problem, mean, scaled, points, self.iterations)
 
-            return condition(xhat, v, apply, event, constraint, iterations, self.cap)
-
-        # at s = infinity every latent has the same xhat, so many linearisations cost little
         factor = jnp.ones((), x.dtype)
-        first = solve(mean, 1.0, factor, self.first_iterations)
+        modes = search(factor)
         if self.adaptive:
-            factor = surprise(first, event.mask.sum())
-            first = solve(mean, 1.0, factor, self.first_iterations)
-        start = jnp.sqrt(factor) * start
-        smoothed = jax.vmap(
-            lambda y: transport(y, mean, first, lambda xhat, v: solve(xhat, v, factor), levels)
-        )(start)
+            wanted = surprise(modes, event.mask.sum())
+            factor, modes = jax.lax.while_loop(
+                lambda carry: carry[0] < wanted,
+                lambda carry: (wanted, search(wanted)),
+                (factor, modes),
+            )
+        start = jnp.sqrt(factor) * (members - mean)
+        if self.rotation:
+            start = rotate(start, rotate_key)
+        smoothed = move(problem, modes, start, event.mask.sum(), allocate_key)
         return smoothed.reshape(ensemble.shape)
+
+    def _product(self, x: Float[Array, "member n"]) -> Product:
+        """Products with the ancestors' covariance, localised."""
+        if self.localization is None:
+            return lambda m: x.T @ (x @ m)
+        if self.modulation is None:
+            cov = (x.T @ x) * self.localization.state_state.astype(x.dtype)
+            return lambda m: cov @ m
+
+        def product(m):
+            def one(total, v):
+                v = v[:, None].astype(x.dtype)
+                return total + v * (x.T @ (x @ (v * m))), None
+
+            return jax.lax.scan(one, jnp.zeros_like(m), self.modulation)[0]
+
+        return product

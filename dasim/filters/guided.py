@@ -128,23 +128,6 @@ def condition(
     return linearized(at)
 
 
-def surprise(solution: Solution, n_obs) -> Float[Array, ""]:
-    """The factor on the prior's covariance that makes the observations likely again, or 1.
-
-    The misfit of a right linear Gaussian prior has sum_j white_j^2 / (1 + g_j) distributed as
-    chi-squared with `n_obs` degrees of freedom. Beyond the quantile of probability 1e-4 (by the
-    approximation of Wilson and Hilferty 1931) the prior is taken to be too narrow, and the factor
-    a, at most 4, solves sum_j white_j^2 / (1 + a g_j) = n_obs.
-    """
-    g = solution.problem.g
-    n = jnp.maximum(n_obs, 1).astype(g.dtype)
-    quantile = n * (1 - 2 / (9 * n) + 3.719 * jnp.sqrt(2 / (9 * n))) ** 3
-    factors = jnp.geomspace(1.0, 4.0, 41, dtype=g.dtype)
-    misfit = jnp.sum(solution.white**2 / (1 + factors[:, None] * g), 1)
-    wanted = jnp.where(misfit[-1] <= n, factors[jnp.argmax(misfit <= n)], factors[-1])
-    return jnp.where(misfit[0] > quantile, wanted, 1.0)
-
-
 def _advance(y, shift, mean, solution: Solution, sine, cosine, s_next, cosine_next):
     """The exact step of the linearised flow, from y at one level to y at the next."""
     problem = solution.problem
@@ -200,25 +183,6 @@ def transport(
 
     carry = (y, jnp.zeros_like(y), jnp.asarray(jnp.inf, y.dtype))
     return mean + jax.lax.scan(level, carry, (angles[:-1], angles[1:]))[0][0]
-
-
-def smooth_constraint(transition, event: GaussianEvent, t, shape):
-    """c(x) = h(mean(x)) for stage one, with H Q H^T from the transition's residual."""
-
-    def constraint(x: Float[Array, " n"]):
-        def forward(v):
-            return transition.mean(v.reshape(shape), t).reshape(-1)
-
-        cov = transition.residual_cov(x.reshape(shape), t)
-        if cov is None:
-            c, jac = linearize(lambda v: event.constraint(forward(v).reshape(shape)), x)
-            return c, jac, jnp.zeros((len(c), len(c)), x.dtype)
-        ahead = forward(x)
-        _, h = linearize(lambda v: event.constraint(v.reshape(shape)), ahead)
-        c, jac = linearize(lambda v: event.constraint(forward(v).reshape(shape)), x)
-        return c, jac, h @ jax.vmap(cov.apply, 1, 1)(h.T)
-
-    return constraint
 
 
 def plain_constraint(event: GaussianEvent, shape):

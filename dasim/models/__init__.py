@@ -10,3 +10,4 @@ from dasim.models.lorenz63 import Lorenz63 as Lorenz63
 from dasim.models.lorenz84 import Lorenz84 as Lorenz84
 from dasim.models.lorenz96 import Lorenz96 as Lorenz96
 from dasim.models.lorenz96_two_scale import TwoScaleLorenz96 as TwoScaleLorenz96
+from dasim.models.shocked import Shocked as Shocked

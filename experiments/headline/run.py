@@ -3,7 +3,7 @@
     python experiments/headline/run.py [case number ...] [--methods name,name]
 
 Every method tries the settings of its grid in cases.yaml on three truths; the best CRPS stands in
-the table. Writes results.json method by method, README.md's table and a figure for each case.
+the table. Writes results.json method by method, README.md's table and its figures (table.py).
 """
 
 import json
@@ -17,6 +17,7 @@ os.environ.setdefault("NPROC", "8")  # see dasim.cli
 import jax
 import numpy as np
 import yaml
+from table import write
 
 from dasim import config as schema
 from dasim import tuning
@@ -30,15 +31,18 @@ RESULTS = HERE / "results.json"
 
 def runs(case: dict, plan: dict) -> tuple[schema.Run, dict[str, list[dict]]]:
     """A case's config, and the settings that each method tries."""
+    family = plan["families"][case["family"]]
+    learned = case.get("learned")
     methods = [
-        m | ({"transition": case["learned"]} if m.get("transition") == "learned" else {})
-        for m in plan["methods"]
+        m | ({"transition": learned} if m.get("transition") == "learned" else {})
+        for m in family["methods"]
+        if learned or m.get("transition") != "learned"
     ]
     content = plan["defaults"] | case["run"] | {"methods": methods}
     run = schema.Run.model_validate(content)
     tried = {}
     for method in run.methods:
-        grid = plan["grids"].get(method.name)
+        grid = family["grids"].get(method.name)
         found = [] if grid is None else tuning.candidates(method, schema.Tune(grid=grid))
         tried[method.name] = found or [{}]
     return run, tried
@@ -59,6 +63,17 @@ def seconds_per_cycle(run, method, problem) -> float:
 
     once()
     return min(once(), once()) / 100
+
+
+def evaluations(run, method, problem) -> int:
+    """Of the model or the network, a member and cycle, at most; a derivative's product is two."""
+    transition = problem.transition(method.transition)
+    if method.kind == "ConditionalScoreFilter":
+        filter = make_filter(method, problem)
+        size, seen = int(np.prod(problem.shape)), problem.observations.value.shape[1]
+        return filter.count(transition, method.members or run.members, size, seen)
+    runs = 1 + method.iterations if method.kind == "IEnKS" else 1
+    return runs * transition.calls
 
 
 def main(arguments: list[str]):
@@ -82,10 +97,11 @@ def main(arguments: list[str]):
             methods = [tuning.with_settings(method, s) for s in settings]
             rows = tuning.measure(run, methods, problems)
             best = tuning.best(rows, "crps")
-            entry = {"tried": len(rows)}
+            entry: dict = {"tried": len(rows)}
             if best is not None:
                 cost = seconds_per_cycle(run, methods[best], problems[0])
-                entry |= {"settings": settings[best], "seconds_per_cycle": cost} | rows[best]
+                entry |= {"settings": settings[best], "seconds_per_cycle": cost}
+                entry |= {"evaluations": evaluations(run, methods[best], problems[0])} | rows[best]
             entry["lost"] = sum(r["diverged"] > 0 for r in rows)
             results.setdefault(number, {})[name] = shortened(entry)
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
@@ -110,74 +126,6 @@ def shortened(value):
     if isinstance(value, list):
         return [shortened(v) for v in value]
     return float(f"{value:.4g}") if isinstance(value, float) else value
-
-
-def write(plan: dict, results: dict):
-    """README.md between its two marks, and figure.png."""
-    lines = []
-    for case in plan["cases"]:
-        entries = results.get(str(case["number"]))
-        if not entries:
-            continue
-        reference = entries.get("particles-20000", {}).get("crps_analysis", np.nan)
-        lines += [
-            f"## {case['number']}. {case['title']}",
-            "",
-            f"Target of `score`: {case['target']}.",
-            "",
-            "| method | settings | CRPS | to the particle filter | RMSE | spread / RMSE | "
-            "90 % coverage | ms a cycle |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
-        for name, e in entries.items():
-            if "settings" not in e:
-                lines.append(f"| {name} | all {e['tried']} lost a truth | | | | | | |")
-                continue
-            settings = ", ".join(f"{k} {v:g}" for k, v in e["settings"].items()) or "defaults"
-            lines.append(
-                f"| {name} | {settings} | {e['crps_analysis']:.3f} ± {e['crps_analysis_stderr']:.3f} "
-                f"| {e['crps_analysis'] / reference:.3f} | {e['rmse_analysis']:.3f} "
-                f"| {e['spread_analysis'] / e['rmse_analysis']:.3f} | {e['coverage_90_analysis']:.3f} "
-                f"| {e['seconds_per_cycle'] * 1e3:.2f} |"
-            )
-        lines.append("")
-    page = HERE / "README.md"
-    text = page.read_text()
-    head, tail = text.split("<!-- table -->")[0], text.split("<!-- end -->")[1]
-    page.write_text(f"{head}<!-- table -->\n\n" + "\n".join(lines) + f"\n<!-- end -->{tail}")
-    figure(plan, results)
-
-
-def figure(plan: dict, results: dict):
-    """CRPS over that of the particle filter against seconds per cycle, a panel a case."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    cases = [c for c in plan["cases"] if str(c["number"]) in results]
-    fig, axes = plt.subplots(
-        1, len(cases), figsize=(4.6 * len(cases), 4.0), sharey=True, squeeze=False
-    )
-    for ax, case in zip(axes[0], cases, strict=True):
-        entries = {k: e for k, e in results[str(case["number"])].items() if "settings" in e}
-        reference = entries["particles-20000"]["crps_analysis"]
-        ordered = sorted(entries.items(), key=lambda item: item[1]["seconds_per_cycle"])
-        for k, (name, e) in enumerate(ordered):
-            at = 1e3 * e["seconds_per_cycle"], e["crps_analysis"] / reference
-            ours, last = name.startswith("score"), k >= len(ordered) - 2
-            ax.plot(*at, "o" if ours else "s", color="tab:red" if ours else "tab:gray", ms=6)
-            place = dict(
-                xytext=(-7 if last else 7, 5 if k % 2 else -11), ha="right" if last else "left"
-            )
-            ax.annotate(name, at, textcoords="offset points", fontsize=8, **place)
-        ax.axhline(1.0, color="k", lw=0.8, ls=":")
-        ax.set(xscale="log", xlabel="milliseconds a cycle", title=f"case {case['number']}")
-        ax.margins(x=0.15, y=0.1)
-    axes[0, 0].set_ylabel("CRPS / CRPS of 20,000 particles")
-    fig.tight_layout()
-    fig.savefig(HERE / "figure.png", dpi=110)
-    plt.close(fig)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,252 @@
+r"""Stage one of the conditional score filter: ancestors given the observations, mode by mode.
+
+The prior is N(m, C), the event y = c(x) + N(0, R(x)). Its posterior may have several modes, which
+are sought from the mean and from some of the members by damped Gauss-Newton steps in the dual
+variable k, x = m + C k, on
+
+    cost(x) = 1/2 |R^(-1/2) (y - c(x))|^2 + 1/2 k^T C k.
+
+About a mode x* the event is linearised, with g_j, w_j the eigenpairs of R^(-1/2) J C J^T R^(-1/2).
+Its mass is Laplace's, exp(-cost) prod (1 + g_j)^(-1/2) |R|^(-1/2), divided by the number of starts
+that found it. A member goes to a mode by its mass, and there by the probability flow of
+`dasim.filters.guided`, which for a linearised event takes an anomaly d of the prior to
+
+    (I + C J^T R^-1 J)^(-1/2) d.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from dasim.covariance import solve_definite
+from dasim.events import GaussianEvent
+from dasim.filters.gaussian import linearize
+from dasim.filters.guided import LinearProblem, factorize
+from dasim.types import Key
+
+STEPS = (1.0, 0.5, 0.2)  # shares of a Gauss-Newton step that are tried
+LIMIT = 4.0  # on the factor that widens a prior
+WIDEN, WIDEST = 4.0, 4.0**10  # factor on R in each attempt, and the largest in all
+RETREAT = 0.2  # share of the way from its mode that a member keeps that does not fit
+
+Product = Callable[[Float[Array, "n k"]], Float[Array, "n k"]]
+
+
+class Smoothing(NamedTuple):
+    """What stage one asks of transition and event, on flat states.
+
+    Attributes:
+        event: value, mask and R.
+        ahead: function of x to c(x), `(obs,)`.
+        linearized: function of x to c, J, `(obs, n)`, and what the transition's own residual
+            adds to R, `(obs, obs)`, or None.
+    """
+
+    event: GaussianEvent
+    ahead: Callable[[Float[Array, " n"]], Float[Array, " obs"]]
+    linearized: Callable[[Float[Array, " n"]], tuple[Array, Array, Array | None]]
+
+
+class Modes(NamedTuple):
+    """Modes of the posterior, by start: the leading axis of everything.
+
+    Attributes:
+        point: x*.
+        log_mass: up to a constant; each mode's is shared among the starts that found it.
+        misfit: R^(-1/2) (y - c(x*)).
+        white: w^T R^(-1/2) (y - c(x*) - J (m - x*)), the misfit of the linear problem at m.
+        problem: the linearisation at x*.
+    """
+
+    point: Float[Array, "start n"]
+    log_mass: Float[Array, " start"]
+    misfit: Float[Array, "start obs"]
+    white: Float[Array, "start obs"]
+    problem: LinearProblem
+
+
+def smoothing(transition, event: GaussianEvent, t, shape) -> Smoothing:
+    """c(x) = h(mean(x)), with H Q H^T from the transition's residual covariance."""
+
+    def forward(v):
+        return transition.mean(v.reshape(shape), t).reshape(-1)
+
+    def ahead(x):
+        return event.constraint(forward(x).reshape(shape))
+
+    def linearized(x):
+        c, jac = linearize(ahead, x)
+        cov = transition.residual_cov(x.reshape(shape), t)
+        if cov is None:
+            return c, jac, None
+        _, h = linearize(lambda v: event.constraint(v.reshape(shape)), forward(x))
+        return c, jac, h @ jax.vmap(cov.apply, 1, 1)(h.T)
+
+    return Smoothing(event, ahead, linearized)
+
+
+def _whiten(lower, v):
+    return jax.scipy.linalg.solve_triangular(lower, v, lower=True)
+
+
+def find_modes(
+    problem: Smoothing,
+    mean: Float[Array, " n"],
+    cov: Product,
+    starts: Float[Array, "start n"],
+    iterations: int,
+) -> Modes:
+    """The modes that a search of `iterations` steps finds from each of `starts`."""
+    event = problem.event
+    r = event.cov.dense()
+
+    def along(k):
+        return cov(k[:, None])[:, 0]
+
+    def step(x, k, first: bool):
+        """From x = mean + C k, except in the first step, whose x may be any."""
+        c, jac, extra = problem.linearized(x)
+        whiten = event.cov.whiten
+        if extra is not None:
+            lower = jnp.linalg.cholesky(r + extra)
+            whiten = lambda v: _whiten(lower, v)
+        white, misfit = jax.vmap(whiten, 1, 1)(jac), whiten(event.innovation(c))
+        s = jnp.eye(len(r), dtype=white.dtype) + white @ cov(white.T)
+        target = white.T @ solve_definite(s, misfit + white @ (x - mean))
+
+        def cost(k):
+            away = along(k)
+            rest = whiten(event.innovation(problem.ahead(mean + away)))
+            value = 0.5 * jnp.sum(rest**2) + 0.5 * k @ away
+            return jnp.where(jnp.isfinite(value), value, jnp.inf)
+
+        tried = jnp.stack([k + share * (target - k) for share in STEPS])
+        costs = jax.vmap(cost)(tried)
+        best = jnp.argmin(costs)
+        now = jnp.inf if first else 0.5 * jnp.sum(misfit**2) + 0.5 * k @ along(k)
+        k = jnp.where(costs[best] < now, tried[best], k)
+        return mean + along(k), k
+
+    def search(x):
+        x, k = step(x, jnp.zeros_like(x), True)
+        body = lambda _, at: step(*at, False)
+        x, k = jax.lax.fori_loop(0, iterations - 1, body, (x, k))
+        c, jac, extra = problem.linearized(x)
+        linear = factorize(jac, r if extra is None else r + extra, cov)
+        misfit = _whiten(linear.lower, event.innovation(c))
+        white = linear.w.T @ (misfit + linear.jac @ (x - mean))
+        log_det = jnp.sum(jnp.log1p(linear.g)) + 2 * jnp.sum(jnp.log(jnp.diag(linear.lower)))
+        mass = -0.5 * (jnp.sum(misfit**2) + k @ (x - mean) + log_det)
+        return (
+            k,
+            jnp.where(jnp.isfinite(mass), mass, -jnp.inf),
+            Modes(x, mass, misfit, white, linear),
+        )
+
+    k, mass, modes = jax.vmap(search)(starts)
+    # starts in one mode are near each other in the metric of the posterior
+    k_apart, apart = k[:, None] - k, modes.point[:, None] - modes.point
+    seen = modes.misfit[:, None] - modes.misfit
+    square = jnp.sum(k_apart * apart, -1) + jnp.sum(seen**2, -1)
+    same = jnp.where(jnp.isfinite(square), jnp.exp(-0.5 * square), 0.0)
+    alike = jnp.sum(same, 1)
+    return modes._replace(log_mass=mass - jnp.log(jnp.maximum(alike, 1.0)))
+
+
+def _quantile(n):
+    """Of chi-squared with n degrees of freedom, probability 1 - 1e-4 (Wilson and Hilferty 1931)."""
+    return n * (1 - 2 / (9 * n) + 3.719 * jnp.sqrt(2 / (9 * n))) ** 3
+
+
+def tempered(modes: Modes, by: Float[Array, ""]) -> Modes:
+    """The modes with R multiplied by `by`, their points as they are."""
+    root, linear = jnp.sqrt(by), modes.problem
+    change = 0.5 * jnp.sum(modes.misfit**2, -1) * (1 - 1 / by)
+    change += 0.5 * jnp.sum(jnp.log1p(linear.g) - jnp.log1p(linear.g / by), -1)
+    wider = LinearProblem(
+        linear.lower * root, linear.jac / root, linear.g / by, linear.w, linear.basis / root
+    )
+    return Modes(
+        modes.point, modes.log_mass + change, modes.misfit / root, modes.white / root, wider
+    )
+
+
+def surprise(modes: Modes, n_obs) -> Float[Array, ""]:
+    """The factor on the prior's covariance that makes the observations likely again, or 1.
+
+    The misfit of a right linear Gaussian prior has sum_j white_j^2 / (1 + g_j) distributed as
+    chi-squared with `n_obs` degrees of freedom. Beyond the quantile of probability 1e-4 the
+    prior is taken to be too narrow, and the factor a, at most `LIMIT`, solves
+    sum_j white_j^2 / (1 + a g_j) = n_obs at the heaviest mode.
+    """
+    best = jnp.argmax(modes.log_mass)
+    g, white = modes.problem.g[best], modes.white[best]
+    n = jnp.maximum(n_obs, 1).astype(g.dtype)
+    factors = jnp.geomspace(1.0, LIMIT, 41, dtype=g.dtype)
+    misfit = jnp.sum(white**2 / (1 + factors[:, None] * g), 1)
+    wanted = jnp.where(misfit[-1] <= n, factors[jnp.argmax(misfit <= n)], factors[-1])
+    return jnp.where(misfit[0] > _quantile(n), wanted, 1.0)
+
+
+def allocate(modes: Modes, members: int, key: Key) -> Int[Array, " member"]:
+    """A mode for each member: systematic by mass, in random order."""
+    place_key, order_key = jax.random.split(key)
+    shares = jnp.cumsum(jax.nn.softmax(modes.log_mass))
+    points = (jnp.arange(members) + jax.random.uniform(place_key)) / members
+    which = jnp.minimum(jnp.searchsorted(shares, points), len(shares) - 1)
+    return which[jax.random.permutation(order_key, members)]
+
+
+def _moved(problem: Smoothing, modes: Modes, which, anomaly, n):
+    """An `anomaly` of the prior taken to the mode `which`: the mode, the way, if it fits."""
+    point, misfit, linear = (
+        jax.tree.map(lambda a: a[which], part)
+        for part in (modes.point, modes.misfit, modes.problem)
+    )
+    g = linear.g
+    inner = linear.w.T @ (linear.jac @ anomaly)
+    phi = -1 / (jnp.sqrt(1 + g) * (1 + jnp.sqrt(1 + g)))  # (1 / sqrt(1 + g) - 1) / g
+    away = anomaly + linear.basis @ (phi * inner)
+    rest = _whiten(linear.lower, problem.event.innovation(problem.ahead(point + away)))
+    # in a linear problem the misfit departs from the mode's by less than a standard normal one
+    far = jnp.sqrt(jnp.sum(misfit**2)) + jnp.sqrt(_quantile(n))
+    return point, away, jnp.sum(rest**2) <= far**2
+
+
+def move(
+    problem: Smoothing,
+    modes: Modes,
+    anomalies: Float[Array, "member n"],
+    n_obs,
+    key: Key,
+) -> Float[Array, "member n"]:
+    """Members of the prior, `anomalies` from its mean, taken to the modes.
+
+    R is widened until the mode of least misfit explains the observations and half of the members
+    have about the misfit that the linear problem says: a search that found no state near the
+    observations, or an event that bends within the prior, must not make the filter sure. Members
+    that do not fit after that keep a fifth of their way from the mode.
+    """
+    n = jnp.maximum(n_obs, 1).astype(anomalies.dtype)
+    square = jnp.sum(modes.misfit**2, -1)
+    least = jnp.min(jnp.where(jnp.isfinite(square), square, jnp.inf))
+    first = jnp.where(jnp.isfinite(least) & (least > _quantile(n)), least / n, 1.0)
+
+    def attempt(by):
+        wider = tempered(modes, by)
+        which = allocate(wider, len(anomalies), key)
+        return jax.vmap(lambda i, d: _moved(problem, wider, i, d, n))(which, anomalies)
+
+    def retry(carry):
+        by, (_, _, fits) = carry
+        return (jnp.mean(fits) < 0.5) & (by < WIDEST * first)
+
+    def widen(carry):
+        by = WIDEN * carry[0]
+        return by, attempt(by)
+
+    _, (point, away, fits) = jax.lax.while_loop(retry, widen, (first, attempt(first)))
+    return point + jnp.where(fits[:, None], 1.0, RETREAT) * away
