@@ -32,6 +32,7 @@ from dasim.filters.modes import (
     Product,
     find_modes,
     move,
+    near_linear,
     smoothing,
     surprise,
 )
@@ -115,7 +116,7 @@ class ConditionalScoreFilter(AbstractFilter):
         return self.weighted
 
     def step(self, transition, observation, state, obs, key):
-        forecast_key, latent_key, guide_key = jax.random.split(key, 3)
+        forecast_key, latent_key, guide_key, mend_key = jax.random.split(key, 4)
         t = obs.time - transition.interval
         event = observation.event(obs)
         if not isinstance(event, GaussianEvent):
@@ -134,7 +135,7 @@ class ConditionalScoreFilter(AbstractFilter):
         guided = jax.vmap(
             lambda x, k: guide(transition, x, t, event, levels, k, self.relinearizations, self.cap)
         )(ancestors, keys)
-        analysis = jnp.where(obs.mask.any(), guided, forecast)
+        analysis = _mended(jnp.where(obs.mask.any(), guided, forecast), mend_key)
         return analysis, describe(event, forecast, analysis, obs)
 
     def _weighted_step(self, transition, event, state, t, obs, key):
@@ -208,7 +209,10 @@ class ConditionalScoreFilter(AbstractFilter):
         factor = jnp.ones((), x.dtype)
         modes = search(factor)
         if self.adaptive:
-            wanted = surprise(modes, event.mask.sum())
+            # a prior on which the linear problem does not hold is wide enough
+            n_obs = event.mask.sum()
+            usable = near_linear(problem, modes, members - mean, n_obs, allocate_key)
+            wanted = jnp.where(usable, surprise(modes, n_obs), 1.0)
             factor, modes = jax.lax.while_loop(
                 lambda carry: carry[0] < wanted,
                 lambda carry: (wanted, search(wanted)),
@@ -236,3 +240,11 @@ class ConditionalScoreFilter(AbstractFilter):
             return jax.lax.scan(one, jnp.zeros_like(m), self.modulation)[0]
 
         return product
+
+
+def _mended(ensemble, key):
+    """Members that overflowed in the model, replaced by others at random, if there are any."""
+    finite = jnp.isfinite(flatten(ensemble)).all(1)
+    chance = jnp.where(finite.any(), jnp.where(finite, 0.0, -jnp.inf), 0.0)
+    others = jax.random.categorical(key, chance, shape=finite.shape)
+    return ensemble[jnp.where(finite, jnp.arange(len(finite)), others)]

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from dasim.covariance import solve_definite
 from dasim.events import GaussianEvent
@@ -30,6 +30,7 @@ from dasim.types import Key
 STEPS = (1.0, 0.5, 0.2)  # shares of a Gauss-Newton step that are tried
 LIMIT = 4.0  # on the factor that widens a prior
 WIDEN, WIDEST = 4.0, 4.0**10  # factor on R in each attempt, and the largest in all
+HALF = 0.5  # of the members have to fit
 RETREAT = 0.2  # share of the way from its mode that a member keeps that does not fit
 
 Product = Callable[[Float[Array, "n k"]], Float[Array, "n k"]]
@@ -216,6 +217,20 @@ def _moved(problem: Smoothing, modes: Modes, which, anomaly, n):
     return point, away, jnp.sum(rest**2) <= far**2
 
 
+def _attempt(problem: Smoothing, modes: Modes, anomalies, n, key):
+    """`_moved` for all members, each with a mode of its own."""
+    which = allocate(modes, len(anomalies), key)
+    return jax.vmap(lambda i, d: _moved(problem, modes, i, d, n))(which, anomalies)
+
+
+def near_linear(
+    problem: Smoothing, modes: Modes, anomalies: Float[Array, "member n"], n_obs, key: Key
+) -> Bool[Array, ""]:
+    """Whether half of the members have about the misfit that the linear problem says."""
+    n = jnp.maximum(n_obs, 1).astype(anomalies.dtype)
+    return jnp.mean(_attempt(problem, modes, anomalies, n, key)[2]) >= HALF
+
+
 def move(
     problem: Smoothing,
     modes: Modes,
@@ -236,13 +251,11 @@ def move(
     first = jnp.where(jnp.isfinite(least) & (least > _quantile(n)), least / n, 1.0)
 
     def attempt(by):
-        wider = tempered(modes, by)
-        which = allocate(wider, len(anomalies), key)
-        return jax.vmap(lambda i, d: _moved(problem, wider, i, d, n))(which, anomalies)
+        return _attempt(problem, tempered(modes, by), anomalies, n, key)
 
     def retry(carry):
         by, (_, _, fits) = carry
-        return (jnp.mean(fits) < 0.5) & (by < WIDEST * first)
+        return (jnp.mean(fits) < HALF) & (by < WIDEST * first)
 
     def widen(carry):
         by = WIDEN * carry[0]

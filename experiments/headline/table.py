@@ -37,6 +37,8 @@ def write(plan: dict, results: dict):
             continue
         family = plan["families"][case["family"]]
         entries = {m["name"]: entries[m["name"]] for m in family["methods"] if m["name"] in entries}
+        if not any("settings" in e and not ours(k) for k, e in entries.items()):
+            continue
         name, base = reference(family, entries)
         points.append((case, entries, name, base))
         lines += [f"## {case['number']}. {case['title']}", ""]
@@ -48,8 +50,9 @@ def write(plan: dict, results: dict):
     text = page.read_text()
     head, tail = text.split("<!-- table -->")[0], text.split("<!-- end -->")[1]
     page.write_text(f"{head}<!-- table -->\n\n" + "\n".join(lines) + f"\n<!-- end -->{tail}")
-    _cases(points)
-    _whole(points)
+    if points:
+        _cases(points)
+        _whole(points)
 
 
 def _row(name: str, e: dict, base: float) -> str:
