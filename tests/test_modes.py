@@ -11,6 +11,7 @@ from dasim import config as schema
 from dasim import models
 from dasim.covariance import anomalies
 from dasim.filters import ConditionalScoreFilter, modes
+from dasim.filters.conditional_score import replace_overflowed
 from dasim.filters.guided import LinearProblem
 from dasim.models import LinearGaussian, Lorenz96
 from dasim.observe import Gaussian, Observation, Select
@@ -142,6 +143,7 @@ def test_searches_stay_within_the_evaluations(evaluations, n_obs):
 
 def test_shocks_are_rare_and_of_their_size():
     model = models.Shocked(LinearGaussian(np.eye(3), np.zeros((3, 3))), 0.2, 0.25)
+    noisy = models.Shocked(LinearGaussian(np.eye(3), np.diag([0.0, 0.1, 1.0])), 0.8, 0.5)
     x = jnp.asarray([1.0, -2.0, 0.0])
     np.testing.assert_array_equal(model.step(x, jnp.zeros(()), None), x)
     keys = jax.random.split(jax.random.key(0), 4000)
@@ -149,6 +151,13 @@ def test_shocks_are_rare_and_of_their_size():
     shocked = np.abs(change[:, 0]) > 0
     assert abs(shocked.mean() - 0.25) < 0.03
     np.testing.assert_allclose(change[shocked].std(0), [0.2, 0.4, 0.0], rtol=0.07)
+    draws = jax.vmap(lambda k: noisy.step(x, jnp.zeros(()), k))(keys)
+    cov = noisy.step_cov(x, jnp.zeros(())).dense()
+    np.testing.assert_allclose(np.cov(draws.T), cov, rtol=0.1, atol=0.08)
+    lorenz = models.Shocked(Lorenz96(size=4), 0.2, 0.25)
+    y = jnp.asarray([1.0, -2.0, 3.0, 4.0])
+    ahead = lorenz.step(y, jnp.zeros(()), None)
+    np.testing.assert_allclose(lorenz.step_cov(y, 0.0).dense(), np.diag(0.01 * ahead**2), rtol=1e-5)
     with pytest.raises(ValueError, match="probability from 0 to 1"):
         models.Shocked(model.model, 0.2, 1.5)
 
@@ -191,3 +200,14 @@ def test_members_find_the_truth_from_the_climate_through_a_saturating_operator()
     spread = np.sqrt(analyses.var(1, ddof=1).mean(1))[30:]
     assert error.mean() < 0.2
     assert 0.7 < spread.mean() / error.mean() < 2.2
+
+
+def test_members_that_overflow_are_replaced():
+    ensemble = jnp.asarray([[1.0], [jnp.inf], [3.0], [jnp.nan], [5.0]])
+    keys = jax.random.split(jax.random.key(0), 200)
+    mended = np.asarray(jax.vmap(lambda k: replace_overflowed(ensemble, k))(keys))[..., 0]
+    np.testing.assert_array_equal(mended[:, [0, 2, 4]], np.tile([1.0, 3.0, 5.0], (200, 1)))
+    for place in (1, 3):
+        values, counts = np.unique(mended[:, place], return_counts=True)
+        assert list(values) == [1.0, 3.0, 5.0] and counts.min() > 40
+    assert not np.isfinite(replace_overflowed(jnp.full((3, 1), jnp.inf), keys[0])).any()

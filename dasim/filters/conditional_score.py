@@ -135,7 +135,7 @@ class ConditionalScoreFilter(AbstractFilter):
         guided = jax.vmap(
             lambda x, k: guide(transition, x, t, event, levels, k, self.relinearizations, self.cap)
         )(ancestors, keys)
-        analysis = _mended(jnp.where(obs.mask.any(), guided, forecast), mend_key)
+        analysis = replace_overflowed(jnp.where(obs.mask.any(), guided, forecast), mend_key)
         return analysis, describe(event, forecast, analysis, obs)
 
     def _weighted_step(self, transition, event, state, t, obs, key):
@@ -242,9 +242,9 @@ class ConditionalScoreFilter(AbstractFilter):
         return product
 
 
-def _mended(ensemble, key):
+def replace_overflowed(ensemble, key):
     """Members that overflowed in the model, replaced by others at random, if there are any."""
     finite = jnp.isfinite(flatten(ensemble)).all(1)
-    chance = jnp.where(finite.any(), jnp.where(finite, 0.0, -jnp.inf), 0.0)
-    others = jax.random.categorical(key, chance, shape=finite.shape)
+    rank = jnp.floor(jax.random.uniform(key, finite.shape) * finite.sum()) + 1
+    others = jnp.minimum(jnp.searchsorted(jnp.cumsum(finite), rank), len(finite) - 1)
     return ensemble[jnp.where(finite, jnp.arange(len(finite)), others)]

@@ -1,8 +1,9 @@
-"""Rare shocks to a model's state, as a truth may have that a filter's model knows nothing of."""
+"""Rare shocks to a model's state."""
 
 import jax
 import jax.numpy as jnp
 
+from dasim.covariance import DenseCovariance, DiagonalCovariance
 from dasim.models.base import AbstractModel
 
 
@@ -10,7 +11,8 @@ class Shocked(AbstractModel):
     """`model` whose state is shocked after a step with a given `probability`.
 
     A shock adds size |x_i| e_i to each variable, with e_i independent standard normal, as in the
-    experiments of Bao, Zhang and Zhang (2024, arXiv 2309.00983). With no key there is none.
+    experiments of Bao, Zhang and Zhang (2024, arXiv 2309.00983). The law of a step is a mixture;
+    `step_cov` is its covariance.
 
     Attributes:
         size: of a shock, relative to the state.
@@ -60,4 +62,9 @@ class Shocked(AbstractModel):
         return jnp.where(jax.random.uniform(chance) < self.probability, x + shock, x)
 
     def step_cov(self, x, t):
-        raise NotImplementedError("a shocked model simulates truths; a filter takes `model`")
+        square, own = self.model.step(x, t, None).reshape(-1) ** 2, self.model.step_cov(x, t)
+        share = self.probability * self.size**2
+        if own is None:
+            return DiagonalCovariance(share * square)
+        shock = share * (square + own.diagonal())
+        return DenseCovariance.from_matrix(own.dense() + jnp.diag(shock))
