@@ -11,6 +11,13 @@ from dasim.problems import Problem
 MATRIX_SIZE = 512  # largest state whose localised covariance is held as a matrix
 TRACE = 0.99  # share of the taper's trace that the modulation of a larger state holds
 
+FACTORS = (
+    "ConditionalScoreFilter",
+    "ExtendedKalmanFilter",
+    "GuidedForecast",
+    "IEnKS",
+)  # inflation of one kind
+
 
 def make_inflation(given, problem: Problem):
     """An inflation from a number, a section, or a list of both."""
@@ -59,7 +66,12 @@ def _filter(method, problem):
             options["modulation"] = taper.modes(TRACE)
     if "inflation" in options:
         inflation = method.inflation
-        plain = kind in ("ConditionalScoreFilter", "IEnKS", "ExtendedKalmanFilter")
+        plain = kind in (
+            "ConditionalScoreFilter",
+            "IEnKS",
+            "ExtendedKalmanFilter",
+            "GuidedForecast",
+        )
         options["inflation"] = inflation if plain else make_inflation(inflation, problem)
     if kind in ("Climatology", "OptimalInterpolation"):
         mean, cov = problem.climate_moments
@@ -69,6 +81,10 @@ def _filter(method, problem):
         which, scale = options.pop("background"), options.pop("scale")
         cov = problem.climate_moments[1] if which == "climate" else np.eye(size)
         options["background"] = jnp.asarray(scale * cov)
+    if kind == "GuidedForecast":
+        strength, which = options.pop("strength"), options["guidance"]
+        guidances = {"pigdm": filters.PiGDM, "mmps": filters.MMPS}
+        options["guidance"] = filters.DPS(strength) if which == "dps" else guidances[which]()
     if kind == "EnKS":
         lag = options.pop("lag")
         return filters.EnKS(filters.ETKF(**options), lag)

@@ -4,14 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fixed_ensemble import KEY, N_OBS, R, analyse, kalman, numbers
+from fixed_ensemble import KEY, N_OBS, N_STATE, R, analyse, kalman, numbers
 from scipy import integrate, stats
 
 from dasim.filters import RHF, EnSF, GaussianMixtureFilter
 from dasim.filters.base import constraints
 from dasim.filters.serial import adjust_ranks
+from dasim.localization import Localization
 from dasim.observe import Gaussian, Observation
 from dasim.types import Observations
+
+WIDE, NARROW = (Localization(r, np.arange(N_STATE), np.arange(N_OBS)) for r in (1e6, 1.2))
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -116,3 +119,20 @@ def test_ensemble_score_filter():
     assert precise[:, 1].mean() - x[:, 1].mean() > 3  # carried by the covariance
     with pytest.raises(ValueError, match="steps is 0"):
         EnSF(steps=0)
+    with pytest.raises(ValueError, match="no covariance to taper: set gaussian"):
+        EnSF(localization=WIDE)
+
+
+def test_gaussian_ensemble_score_filter_keeps_the_forecasts_moments():
+    x, h, y = numbers(400)
+    filters = {
+        "wide": EnSF(steps=300, gaussian=True, localization=WIDE),
+        "narrow": EnSF(steps=300, gaussian=True, localization=NARROW),
+    }
+    many = np.tile(x, (5, 1))  # as many draws of the same law
+    out = analyse(filters, many, h, 1e6 * R["diagonal"], y)
+    std, corr = x.std(0), np.corrcoef(x.T)
+    for name, expected in (("wide", corr), ("narrow", corr * np.asarray(NARROW.state_state))):
+        drawn = out[name]
+        np.testing.assert_allclose((drawn.mean(0) - x.mean(0)) / std, 0, atol=0.1)
+        np.testing.assert_allclose(np.cov((drawn / std).T), expected, atol=0.15)

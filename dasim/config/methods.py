@@ -157,12 +157,23 @@ class EnKFNMethod(InflatedMethod):
     rotation: bool = True
 
 
-class EnSFMethod(InflatedMethod):
+class EnSFMethod(LocalizedMethod):
     """`dasim.filters.EnSF`."""
 
     kind: Literal["EnSF"]
     steps: PositiveInt = 100
     end: float = Field(0.05, gt=0, lt=1)
+    gaussian: bool = False
+
+
+class GuidedForecastMethod(Method):
+    """`dasim.filters.GuidedForecast`; `strength` is of dps alone."""
+
+    kind: Literal["GuidedForecast"]
+    guidance: Literal["dps", "pigdm", "mmps"]
+    strength: PositiveFloat = 1.0
+    inflation: PositiveFloat = 1.0
+    n_steps: PositiveInt = 16
 
 
 class EnKSMethod(LocalizedMethod):
@@ -277,6 +288,7 @@ AnyMethod = Annotated[
     | RHFMethod
     | EnKFNMethod
     | EnSFMethod
+    | GuidedForecastMethod
     | EnKSMethod
     | IEnKSMethod
     | ClimatologyMethod

@@ -11,6 +11,10 @@ from dasim.filters.enkf_n import EnKFN as EnKFN
 from dasim.filters.ensf import EnSF as EnSF
 from dasim.filters.etkf import ETKF as ETKF
 from dasim.filters.getkf import GETKF as GETKF
+from dasim.filters.guidance import DPS as DPS
+from dasim.filters.guidance import MMPS as MMPS
+from dasim.filters.guidance import GuidedForecast as GuidedForecast
+from dasim.filters.guidance import PiGDM as PiGDM
 from dasim.filters.ienks import IEnKS as IEnKS
 from dasim.filters.inflation import RTPP as RTPP
 from dasim.filters.inflation import RTPS as RTPS
