@@ -73,6 +73,10 @@ def test_members_go_to_two_modes_by_their_masses():
     mass = jax.nn.softmax(found.log_mass)
     share = float(mass[np.asarray(found.point[:, 0]) > 0].sum())
     assert abs(share - exact) < 0.02
+    doubted = modes.find_modes(problem, jnp.asarray([0.1]), lambda m: m, starts, 12, trust=0.25)
+    half = float(jax.nn.softmax(doubted.log_mass)[np.asarray(doubted.point[:, 0]) > 0].sum())
+    logit = lambda p: np.log(p / (1 - p))
+    np.testing.assert_allclose(logit(half), 0.25 * logit(share), atol=0.02)
     draws = 0.1 + np.random.default_rng(1).normal(size=(400, 1))
     moved = move(problem, found, jnp.asarray(draws - 0.1))
     assert abs(np.mean(np.asarray(moved) > 0) - share) <= 1 / 400 + 1e-9

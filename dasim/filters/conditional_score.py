@@ -49,6 +49,7 @@ GUIDE_SCHEDULE = VESchedule()
 WEIGHTED_SCHEDULE = VESchedule(sigma_min=0.15, sigma_max=0.8)
 SAMPLING = 1.6  # over the ensemble's size: the inflation for the sampling error of its covariance
 MOST_STARTS = 32  # searches for modes
+DOUBT = 160  # members at which the logarithms of the modes' masses count by half
 
 
 def _factor(inflation):
@@ -202,9 +203,11 @@ class ConditionalScoreFilter(AbstractFilter):
         chosen = chosen[: self.starts(transition, count, n, len(event.mask)) - 1]
         points = jnp.concatenate([mean[None], members[chosen]])
 
+        trust = count / (count + DOUBT)
+
         def search(factor) -> Modes:
             scaled = lambda m: factor * product(m)
-            return find_modes(problem, mean, scaled, points, self.iterations)
+            return find_modes(problem, mean, scaled, points, self.iterations, trust)
 
         factor = jnp.ones((), x.dtype)
         modes = search(factor)
@@ -221,7 +224,7 @@ class ConditionalScoreFilter(AbstractFilter):
         start = jnp.sqrt(factor) * (members - mean)
         if self.rotation:
             start = rotate(start, rotate_key)
-        smoothed = move(problem, modes, start, event.mask.sum(), allocate_key)
+        smoothed = move(problem, modes, start, event.mask.sum(), allocate_key, trust)
         return smoothed.reshape(ensemble.shape)
 
     def _product(self, x: Float[Array, "member n"]) -> Product:

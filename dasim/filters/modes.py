@@ -7,9 +7,10 @@ variable k, x = m + C k, on
     cost(x) = 1/2 |R^(-1/2) (y - c(x))|^2 + 1/2 k^T C k.
 
 About a mode x* the event is linearised, with g_j, w_j the eigenpairs of R^(-1/2) J C J^T R^(-1/2).
-Its mass is Laplace's, exp(-cost) prod (1 + g_j)^(-1/2) |R|^(-1/2), divided by the number of starts
-that found it. A member goes to a mode by its mass, and there by the probability flow of
-`dasim.filters.guided`, which for a linearised event takes an anomaly d of the prior to
+Its mass is Laplace's, exp(-cost) prod (1 + g_j)^(-1/2) |R|^(-1/2), to a power `trust` of at most 1
+for a covariance of few draws, divided by the number of starts that found it. A member goes to a
+mode by its mass, and there by the probability flow of `dasim.filters.guided`, which for a
+linearised event takes an anomaly d of the prior to
 
     (I + C J^T R^-1 J)^(-1/2) d.
 """
@@ -99,8 +100,13 @@ def find_modes(
     cov: Product,
     starts: Float[Array, "start n"],
     iterations: int,
+    trust: float = 1.0,
 ) -> Modes:
-    """The modes that a search of `iterations` steps finds from each of `starts`."""
+    """The modes that a search of `iterations` steps finds from each of `starts`.
+
+    Args:
+        trust: power of the modes' masses; below 1 where `cov` comes from few draws.
+    """
     event = problem.event
     r = event.cov.dense()
 
@@ -154,7 +160,7 @@ def find_modes(
     square = jnp.sum(k_apart * apart, -1) + jnp.sum(seen**2, -1)
     same = jnp.where(jnp.isfinite(square), jnp.exp(-0.5 * square), 0.0)
     alike = jnp.sum(same, 1)
-    return modes._replace(log_mass=mass - jnp.log(jnp.maximum(alike, 1.0)))
+    return modes._replace(log_mass=trust * mass - jnp.log(jnp.maximum(alike, 1.0)))
 
 
 def _quantile(n):
@@ -162,7 +168,7 @@ def _quantile(n):
     return n * (1 - 2 / (9 * n) + 3.719 * jnp.sqrt(2 / (9 * n))) ** 3
 
 
-def tempered(modes: Modes, by: Float[Array, ""]) -> Modes:
+def tempered(modes: Modes, by: Float[Array, ""], trust: float = 1.0) -> Modes:
     """The modes with R multiplied by `by`, their points as they are."""
     root, linear = jnp.sqrt(by), modes.problem
     change = 0.5 * jnp.sum(modes.misfit**2, -1) * (1 - 1 / by)
@@ -171,7 +177,7 @@ def tempered(modes: Modes, by: Float[Array, ""]) -> Modes:
         linear.lower * root, linear.jac / root, linear.g / by, linear.w, linear.basis / root
     )
     return Modes(
-        modes.point, modes.log_mass + change, modes.misfit / root, modes.white / root, wider
+        modes.point, modes.log_mass + trust * change, modes.misfit / root, modes.white / root, wider
     )
 
 
@@ -237,6 +243,7 @@ def move(
     anomalies: Float[Array, "member n"],
     n_obs,
     key: Key,
+    trust: float = 1.0,
 ) -> Float[Array, "member n"]:
     """Members of the prior, `anomalies` from its mean, taken to the modes.
 
@@ -251,7 +258,7 @@ def move(
     first = jnp.where(jnp.isfinite(least) & (least > _quantile(n)), least / n, 1.0)
 
     def attempt(by):
-        return _attempt(problem, tempered(modes, by), anomalies, n, key)
+        return _attempt(problem, tempered(modes, by, trust), anomalies, n, key)
 
     def retry(carry):
         by, (_, _, fits) = carry

@@ -1,0 +1,82 @@
+"""Case 7: how many cycles a filter needs after each shock to be as good as before.
+
+    python experiments/headline/recovery.py [method ...]
+
+Each method runs with its best settings in results.json on the three truths of the table. It has
+recovered from a shock in the first cycle in which the RMSE of its analysis is below the 95 %
+quantile of its RMSE in the cycles that are ten or more after the last shock. Adds `recovery` to
+the method's entry in results.json: shocks, the share recovered from within five cycles, the
+median, and the longest.
+"""
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import yaml
+from run import HERE, RESULTS, SEEDS, runs
+
+from dasim import tuning
+from dasim.build import make_filter
+from dasim.cycling import cycle
+
+CASE, SHOCK, QUIET, WITHIN = 7, 0.02, 10, 5
+
+
+def shocked(problem) -> np.ndarray:
+    """The cycles at whose end the truth is not where the model takes it."""
+    truth = jnp.concatenate([problem.start[None], jnp.asarray(problem.truth)])
+    ahead = jax.vmap(lambda x: problem.dynamics.mean(x, jnp.zeros(())))(truth[:-1])
+    return np.abs(np.asarray(truth[1:] - ahead)).max(1) > SHOCK
+
+
+def cycles_to_recover(rmse: np.ndarray, shock: np.ndarray, burn_in: int) -> list[int]:
+    """From each shock after the burn-in to the first good cycle; 0 if it is that of the shock."""
+    last = np.maximum.accumulate(np.where(shock, np.arange(len(shock)), -QUIET))
+    scored = np.arange(len(rmse)) >= burn_in
+    good = rmse <= np.quantile(rmse[scored & (np.arange(len(rmse)) - last >= QUIET)], 0.95)
+    out = []
+    for at in np.flatnonzero(shock & scored):
+        after = np.flatnonzero(good[at:])
+        out.append(int(after[0]) if len(after) else len(rmse) - at)
+    return out
+
+
+def main(names: list[str]):
+    """Measure the wanted methods, all that have an entry by default."""
+    plan = yaml.safe_load((HERE / "cases.yaml").read_text())
+    results = json.loads(RESULTS.read_text())
+    entries = results[str(CASE)]
+    case = next(c for c in plan["cases"] if c["number"] == CASE)
+    run, _ = runs(case, plan)
+    problems = tuning.twins(run, SEEDS)
+    for method in run.methods:
+        entry = entries.get(method.name, {})
+        if "settings" not in entry or (names and method.name not in names):
+            continue
+        method = tuning.with_settings(method, entry["settings"])
+        found = []
+        for seed, problem in enumerate(problems):
+            start_key, key = jax.random.split(jax.random.key(seed))
+            ensemble = problem.ensemble(method.members or run.members, start_key)
+            transition = problem.transition(method.transition)
+            filter = make_filter(method, problem)
+            mean = lambda info: info.analysis.mean(0)
+            arguments = filter, transition, problem.observation, ensemble, problem.observations
+            _, means = cycle(*arguments, key, mean)
+            rmse = np.sqrt(np.mean((np.asarray(means) - problem.truth) ** 2, 1))
+            found += cycles_to_recover(rmse, shocked(problem), run.cycle.burn_in)
+        entry["recovery"] = {
+            "shocks": len(found),
+            "within_5": float(np.mean(np.array(found) <= WITHIN)),
+            "median": float(np.median(found)),
+            "longest": max(found),
+        }
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        print(method.name, entry["recovery"], flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
