@@ -81,10 +81,10 @@ def _filter(method, problem):
         which, scale = options.pop("background"), options.pop("scale")
         cov = problem.climate_moments[1] if which == "climate" else np.eye(size)
         options["background"] = jnp.asarray(scale * cov)
-    if kind == "GuidedForecast":
+    if "guidance" in options:
         strength, which = options.pop("strength"), options["guidance"]
-        guidances = {"pigdm": filters.PiGDM, "mmps": filters.MMPS}
-        options["guidance"] = filters.DPS(strength) if which == "dps" else guidances[which]()
+        guidances = {"pigdm": filters.PiGDM(), "mmps": filters.MMPS(), "dps": filters.DPS(strength)}
+        options["guidance"] = guidances.get(which)
     if kind == "EnKS":
         lag = options.pop("lag")
         return filters.EnKS(filters.ETKF(**options), lag)

@@ -85,7 +85,11 @@ def test_members_are_drawn_each_from_its_own_ancestor(problem):
     """As stage two of the conditional score filter with exact ancestors: one point, no spread."""
     transition, observation, obs, x, _, (mean, cov) = problem
     ensemble = x + 1e-9 * jax.random.normal(jax.random.key(2), (2000, SIZE))
-    filters = GuidedForecast(PiGDM(), n_steps=64), ConditionalScoreFilter(weighted=False)
+    filters = (
+        GuidedForecast(PiGDM(), n_steps=64),
+        ConditionalScoreFilter(weighted=False),
+        ConditionalScoreFilter(weighted=False, guidance=MMPS(), guide_levels=64),
+    )
     for filter in filters:
         step = eqx.filter_jit(filter.step)
         analysis, info = step(transition, observation, ensemble, obs, jax.random.key(3))

@@ -166,11 +166,14 @@ class EnSFMethod(LocalizedMethod):
     gaussian: bool = False
 
 
+Guidance = Literal["dps", "pigdm", "mmps"]
+
+
 class GuidedForecastMethod(Method):
     """`dasim.filters.GuidedForecast`; `strength` is of dps alone."""
 
     kind: Literal["GuidedForecast"]
-    guidance: Literal["dps", "pigdm", "mmps"]
+    guidance: Guidance
     strength: PositiveFloat = 1.0
     inflation: PositiveFloat = 1.0
     n_steps: PositiveInt = 16
@@ -254,6 +257,8 @@ class ConditionalScoreMethod(Method):
     guide_levels: PositiveInt = 8
     relinearizations: PositiveInt = 1
     cap: PositiveFloat = 4.0
+    guidance: Guidance | None = None
+    strength: PositiveFloat = 1.0
     rotation: bool = True
     adaptive: bool = True
     weighted: bool | None = None

@@ -24,6 +24,7 @@ from dasim.filters.base import (
     describe,
     propagate,
 )
+from dasim.filters.guidance import AbstractGuidance, guided_draw
 from dasim.filters.guided import guide
 from dasim.filters.inflation import check_factor
 from dasim.filters.modes import (
@@ -71,6 +72,8 @@ class ConditionalScoreFilter(AbstractFilter):
         guide_levels: noise levels of stage two.
         relinearizations: linearisations of a nonlinear operator at each of them.
         cap: largest ratio of a correction's whitened length to its expected one in stage two.
+        guidance: `PiGDM`, `MMPS` or `DPS` in place of stage two's closed form, which alone has
+            `relinearizations` and a `cap`.
         rotation: turn the ancestors' anomalies at random before they are moved.
         adaptive: widen the ancestors' prior in a cycle whose observations it cannot explain.
         weighted: importance weights with the exact likelihood; None for states of at most four
@@ -88,6 +91,7 @@ class ConditionalScoreFilter(AbstractFilter):
     guide_levels: int = eqx.field(static=True, default=8)
     relinearizations: int = eqx.field(static=True, default=1)
     cap: float = 4.0
+    guidance: AbstractGuidance | None = None
     rotation: bool = eqx.field(static=True, default=True)
     adaptive: bool = eqx.field(static=True, default=True)
     weighted: bool | None = eqx.field(static=True, default=None)
@@ -133,9 +137,13 @@ class ConditionalScoreFilter(AbstractFilter):
         ancestors = self._smooth(transition, event, inflated, t, latent_key)
         levels = GUIDE_SCHEDULE.levels(self.guide_levels)
         keys = jax.random.split(guide_key, len(state))
-        guided = jax.vmap(
-            lambda x, k: guide(transition, x, t, event, levels, k, self.relinearizations, self.cap)
-        )(ancestors, keys)
+
+        def draw(x, k):
+            if self.guidance is None or transition.noise_size == 0:
+                return guide(transition, x, t, event, levels, k, self.relinearizations, self.cap)
+            return guided_draw(transition, x, t, event, self.guidance, levels, k)
+
+        guided = jax.vmap(draw)(ancestors, keys)
         analysis = replace_overflowed(jnp.where(obs.mask.any(), guided, forecast), mend_key)
         return analysis, describe(event, forecast, analysis, obs)
 
@@ -165,7 +173,8 @@ class ConditionalScoreFilter(AbstractFilter):
     def _costs(self, transition, n: int, n_obs: int) -> tuple[int, int]:
         """Evaluations of a member's own, and of one search, a derivative's product as two."""
         passes = 2 * min(n, n_obs)
-        guide = 1 if transition.noise_size == 0 else 1 + self.guide_levels
+        level = 1 if self.guidance is None else self.guidance.calls
+        guide = 1 if transition.noise_size == 0 else 1 + level * self.guide_levels
         search = self.iterations * (passes + 1 + len(STEPS)) + passes + 1
         return transition.calls + 1 + guide, search
 

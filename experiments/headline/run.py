@@ -2,7 +2,7 @@
 
     python experiments/headline/run.py [case number ...] [--methods name,name]
 
-Every method tries the settings of its grid in cases.yaml on three truths; the best CRPS stands in
+Every method tries the settings of its grid in cases.yaml on three truths or more; the best CRPS stands in
 the table. Writes results.json method by method, README.md's table and its figures (table.py).
 """
 
@@ -72,6 +72,8 @@ def evaluations(run, method, problem) -> int:
         filter = make_filter(method, problem)
         size, seen = int(np.prod(problem.shape)), problem.observations.value.shape[1]
         return filter.count(transition, method.members or run.members, size, seen)
+    if method.kind == "GuidedForecast":
+        return make_filter(method, problem).count(transition)
     runs = 1 + method.iterations if method.kind == "IEnKS" else 1
     return runs * transition.calls
 
@@ -89,7 +91,7 @@ def main(arguments: list[str]):
         if arguments and number not in arguments:
             continue
         run, tried = runs(case, plan)
-        problems = tuning.twins(run, SEEDS)
+        problems = tuning.twins(run, case.get("seeds", SEEDS))
         for method in run.methods:
             name, settings = method.name, tried[method.name]
             if chosen is not None and name not in chosen:
