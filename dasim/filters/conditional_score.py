@@ -20,6 +20,7 @@ from dasim.covariance import anomalies, flatten, inflate
 from dasim.events import GaussianEvent
 from dasim.filters.base import (
     AbstractFilter,
+    EnsembleState,
     check_ensemble,
     describe,
     propagate,
@@ -28,7 +29,9 @@ from dasim.filters.guidance import AbstractGuidance, guided_draw
 from dasim.filters.guided import guide
 from dasim.filters.inflation import check_factor
 from dasim.filters.modes import (
+    RATE,
     STEPS,
+    Inflation,
     Modes,
     Product,
     find_modes,
@@ -48,7 +51,6 @@ EVENNESS = 0.5  # of the members' weights: half of their logarithm is resampled,
 # a learned correction acts at all levels at which the prior was trained
 GUIDE_SCHEDULE = VESchedule()
 WEIGHTED_SCHEDULE = VESchedule(sigma_min=0.15, sigma_max=0.8)
-SAMPLING = 1.6  # over the ensemble's size: the inflation for the sampling error of its covariance
 MOST_STARTS = 32  # searches for modes
 DOUBT = 160  # members at which the logarithms of the modes' masses count by half
 
@@ -61,8 +63,8 @@ class ConditionalScoreFilter(AbstractFilter):
     """Conditions ancestors and transition on the observations as an event.
 
     Attributes:
-        inflation: factor on the anomalies of the ancestors; None for one that makes up for the
-            sampling error of their covariance, 1 + 1.6 / members (1 with weights).
+        inflation: factor on the anomalies of the ancestors; None for one that follows what
+            each cycle learned and the misfits (`dasim.filters.modes.Inflation`; 1 with weights).
         localization: taper of the ancestors' covariance, or None.
         modulation: `localization.modes(fraction)`, from which products with the localised
             covariance of a large state are made without its matrix; None for the matrix.
@@ -113,7 +115,9 @@ class ConditionalScoreFilter(AbstractFilter):
 
     def init(self, ensemble, key):
         n = flatten(check_ensemble(ensemble)).shape[1]
-        return equally_weighted(ensemble) if self._weighs(n) else ensemble
+        if self._weighs(n):
+            return equally_weighted(ensemble)
+        return EnsembleState(ensemble, Inflation(*jnp.asarray([RATE, 0.0], ensemble.dtype)))
 
     def _weighs(self, n: int) -> bool:
         if self.weighted is None:
@@ -131,12 +135,10 @@ class ConditionalScoreFilter(AbstractFilter):
             )
         if isinstance(state, Particles):
             return self._weighted_step(transition, event, state, t, obs, key)
-        forecast = propagate(transition, state, t, forecast_key)
-        inflation = 1 + SAMPLING / len(state) if self.inflation is None else self.inflation
-        inflated = inflate(state, jnp.asarray(inflation, state.dtype))
-        ancestors = self._smooth(transition, event, inflated, t, latent_key)
+        forecast = propagate(transition, state.ensemble, t, forecast_key)
+        ancestors, inflation = self._smooth(transition, event, state, t, latent_key)
         levels = GUIDE_SCHEDULE.levels(self.guide_levels)
-        keys = jax.random.split(guide_key, len(state))
+        keys = jax.random.split(guide_key, len(forecast))
 
         def draw(x, k):
             if self.guidance is None or transition.noise_size == 0:
@@ -145,7 +147,7 @@ class ConditionalScoreFilter(AbstractFilter):
 
         guided = jax.vmap(draw)(ancestors, keys)
         analysis = replace_overflowed(jnp.where(obs.mask.any(), guided, forecast), mend_key)
-        return analysis, describe(event, forecast, analysis, obs)
+        return EnsembleState(analysis, inflation), describe(event, forecast, analysis, obs)
 
     def _weighted_step(self, transition, event, state, t, obs, key):
         """Both factors at once, by weighted draws."""
@@ -200,10 +202,12 @@ class ConditionalScoreFilter(AbstractFilter):
         starts = self.starts(transition, members, n, n_obs)
         return own + -(-starts * search // members)
 
-    def _smooth(self, transition, event, ensemble, t, key):
-        """Stage one: draws of p(x | y)."""
+    def _smooth(self, transition, event, state, t, key):
+        """Stage one: draws of p(x | y), and the inflation of the next cycle."""
         start_key, allocate_key, rotate_key = jax.random.split(key, 3)
-        members = flatten(ensemble)
+        ensemble, inflation = state
+        own = jnp.sqrt(inflation.factor) if self.inflation is None else self.inflation
+        members = flatten(inflate(ensemble, jnp.asarray(own, ensemble.dtype)))
         count, n = members.shape
         mean, x = anomalies(members)
         product = self._product(x)
@@ -218,23 +222,24 @@ class ConditionalScoreFilter(AbstractFilter):
             scaled = lambda m: factor * product(m)
             return find_modes(problem, mean, scaled, points, self.iterations, trust)
 
-        factor = jnp.ones((), x.dtype)
-        modes = search(factor)
+        factor, usable = jnp.ones((), x.dtype), jnp.zeros((), bool)
+        modes, n_obs = search(factor), event.mask.sum()
         if self.adaptive:
             # a prior on which the linear problem does not hold is wide enough
-            n_obs = event.mask.sum()
             usable = near_linear(problem, modes, members - mean, n_obs, allocate_key)
-            wanted = jnp.where(usable, surprise(modes, n_obs), 1.0)
-            factor, modes = jax.lax.while_loop(
-                lambda carry: carry[0] < wanted,
-                lambda carry: (wanted, search(wanted)),
-                (factor, modes),
-            )
+        after = inflation.after(modes, count, usable)
+        inflation = jax.tree.map(lambda a, b: jnp.where(n_obs > 0, a, b), after, inflation)
+        wanted = jnp.where(usable, surprise(modes, n_obs), 1.0)
+        factor, modes = jax.lax.while_loop(
+            lambda carry: carry[0] < wanted,
+            lambda carry: (wanted, search(wanted)),
+            (factor, modes),
+        )
         start = jnp.sqrt(factor) * (members - mean)
         if self.rotation:
             start = rotate(start, rotate_key)
-        smoothed = move(problem, modes, start, event.mask.sum(), allocate_key, trust)
-        return smoothed.reshape(ensemble.shape)
+        smoothed = move(problem, modes, start, n_obs, allocate_key, trust)
+        return smoothed.reshape(ensemble.shape), inflation
 
     def _product(self, x: Float[Array, "member n"]) -> Product:
         """Products with the ancestors' covariance, localised."""

@@ -29,6 +29,8 @@ from dasim.filters.guided import LinearProblem, factorize
 from dasim.types import Key
 
 STEPS = (1.0, 0.5, 0.2)  # shares of a Gauss-Newton step that are tried
+RATE, MOST = 0.4, 1.0  # of an inflation: the first, and the largest
+MEMORY = 0.12  # standard deviation of a cycle's change of the rate
 LIMIT = 4.0  # on the factor that widens a prior
 WIDEN, WIDEST = 4.0, 4.0**10  # factor on R in each attempt, and the largest in all
 HALF = 0.5  # of the members have to fit
@@ -196,6 +198,47 @@ def surprise(modes: Modes, n_obs) -> Float[Array, ""]:
     misfit = jnp.sum(white**2 / (1 + factors[:, None] * g), 1)
     wanted = jnp.where(misfit[-1] <= n, factors[jnp.argmax(misfit <= n)], factors[-1])
     return jnp.where(misfit[0] > _quantile(n), wanted, 1.0)
+
+
+class Inflation(NamedTuple):
+    """What makes up for the sampling error of the ancestors' covariance.
+
+    An analysis of N members that learned psi degrees of freedom of the observations,
+    psi = sum_j g_j / (1 + g_j), is too sure by a share of order psi / N of its variance (Sacher
+    and Bartello 2008, MWR 136). The covariance is multiplied by 1 + rate psi / N in the cycle
+    after it.
+
+    Attributes:
+        rate: estimated from the misfits, cycle by cycle.
+        learned: psi / N of the last cycle that had observations.
+    """
+
+    rate: Float[Array, ""]
+    learned: Float[Array, ""]
+
+    @property
+    def factor(self) -> Float[Array, ""]:
+        """On the covariance."""
+        return 1 + self.rate * self.learned
+
+    def after(self, modes: Modes, members: int, usable: Bool[Array, ""]) -> "Inflation":
+        """For the next cycle.
+
+        `modes` are of the covariance that was multiplied by `factor`. With h_j = g_j / factor the
+        misfits of a right linear Gaussian prior are white_j ~ N(0, 1 + factor h_j). The rate
+        follows their likelihood at the heaviest mode by one step of Fisher's scoring, from a
+        prior of standard deviation `MEMORY` about its last value, as the factor of Miyoshi (2011,
+        MWR 139, sect. 2c) follows their sum. A misfit counts as one of three standard
+        deviations at most.
+        """
+        best = jnp.argmax(modes.log_mass)
+        g, square = modes.problem.g[best], modes.white[best] ** 2
+        slope = self.learned * (g / self.factor) / (1 + g)
+        ratio = jnp.minimum(square / (1 + g), 9.0)
+        score, information = 0.5 * jnp.sum(slope * (ratio - 1)), 0.5 * jnp.sum(slope**2)
+        rate = jnp.clip(self.rate + score / (information + MEMORY**-2), 0.0, MOST)
+        learned = jnp.sum(g / (1 + g)) / members
+        return Inflation(jnp.where(usable, rate, self.rate), learned)
 
 
 def allocate(modes: Modes, members: int, key: Key) -> Int[Array, " member"]:
