@@ -10,9 +10,8 @@ import dasim
 from dasim import config as schema
 from dasim import models
 from dasim.covariance import anomalies
-from dasim.filters import ConditionalScoreFilter, modes
+from dasim.filters import ConditionalScoreFilter, misfits, modes
 from dasim.filters.conditional_score import replace_overflowed
-from dasim.filters.guided import LinearProblem
 from dasim.models import LinearGaussian, Lorenz96
 from dasim.observe import Gaussian, Observation, Select
 from dasim.problems import Twin
@@ -114,15 +113,37 @@ def test_an_event_too_sharp_for_the_search_leaves_the_filter_unsure():
 def test_surprise_widens_what_cannot_explain_the_observations_and_nothing_else():
     def factor(square, n=200, g=1.0):
         """Of `n` misfits of that square under variances 1 + g."""
-        white, g = jnp.full((1, n), square**0.5), jnp.full((1, n), g)
-        nothing = jnp.zeros((1, 1))
-        linear = LinearProblem(nothing, nothing, g, nothing, nothing)
-        return float(modes.surprise(modes.Modes(nothing, nothing[0], white, white, linear), n))
+        return float(misfits.surprise(jnp.full(n, g), jnp.full(n, square**0.5), n))
 
     # chi-squared with 200 degrees of freedom is above 283 with probability 1e-4
     assert factor(2 * 1.40) == 1.0
     assert 2.0 <= factor(3.0) < 2.1  # 3 / (1 + a) = 1
-    np.testing.assert_allclose(factor(30.0), modes.LIMIT, rtol=1e-6)
+    np.testing.assert_allclose(factor(30.0), misfits.LIMIT, rtol=1e-6)
+
+
+def test_inflation_follows_what_was_learned_and_the_misfits():
+    n, members, h, right = 20, 40, 1.5, 1.25
+
+    @jax.jit
+    def cycle(inflation, key):
+        """One of misfits whose covariance is 1 + right h, seen by a prior of covariance h."""
+        g = jnp.full(n, inflation.factor * h)
+        white = jnp.sqrt(1 + right * h) * jax.random.normal(key, (n,))
+        after = inflation.after(g, white, members, jnp.ones((), bool))
+        frozen = inflation.after(g, white, members, jnp.zeros((), bool))
+        return after, (after.factor, after.learned, frozen.rate - inflation.rate)
+
+    start = misfits.Inflation(jnp.asarray(0.4), jnp.asarray(0.0))
+    assert start.factor == 1
+    keys = jax.random.split(jax.random.key(0), 1500)
+    _, (factor, learned, change) = jax.lax.scan(cycle, start, keys)
+    np.testing.assert_allclose(factor[0], 1 + 0.4 * n * h / (1 + h) / members)
+    np.testing.assert_allclose(
+        learned[-1], n * factor[-1] * h / (1 + factor[-1] * h) / members, rtol=0.02
+    )
+    assert abs(np.mean(factor[300:]) - right) < 0.04
+    assert np.std(factor[300:]) < 0.08
+    np.testing.assert_array_equal(change, 0.0)
 
 
 def test_modulation_is_the_localised_covariance():

@@ -28,18 +28,8 @@ from dasim.filters.base import (
 from dasim.filters.guidance import AbstractGuidance, guided_draw
 from dasim.filters.guided import guide
 from dasim.filters.inflation import check_factor
-from dasim.filters.modes import (
-    RATE,
-    STEPS,
-    Inflation,
-    Modes,
-    Product,
-    find_modes,
-    move,
-    near_linear,
-    smoothing,
-    surprise,
-)
+from dasim.filters.misfits import RATE, Inflation, surprise
+from dasim.filters.modes import STEPS, Modes, Product, find_modes, move, near_linear, smoothing
 from dasim.filters.particle import Particles, equally_weighted, systematic
 from dasim.filters.square_root import rotate
 from dasim.filters.twisted import ITERATIONS, principal_plane, reduce, weighted_draws
@@ -64,7 +54,7 @@ class ConditionalScoreFilter(AbstractFilter):
 
     Attributes:
         inflation: factor on the anomalies of the ancestors; None for one that follows what
-            each cycle learned and the misfits (`dasim.filters.modes.Inflation`; 1 with weights).
+            each cycle learned and the misfits (`dasim.filters.misfits.Inflation`; 1 with weights).
         localization: taper of the ancestors' covariance, or None.
         modulation: `localization.modes(fraction)`, from which products with the localised
             covariance of a large state are made without its matrix; None for the matrix.
@@ -227,9 +217,9 @@ class ConditionalScoreFilter(AbstractFilter):
         if self.adaptive:
             # a prior on which the linear problem does not hold is wide enough
             usable = near_linear(problem, modes, members - mean, n_obs, allocate_key)
-        after = inflation.after(modes, count, usable)
+        after = inflation.after(*modes.heaviest, count, usable)
         inflation = jax.tree.map(lambda a, b: jnp.where(n_obs > 0, a, b), after, inflation)
-        wanted = jnp.where(usable, surprise(modes, n_obs), 1.0)
+        wanted = jnp.where(usable, surprise(*modes.heaviest, n_obs), 1.0)
         factor, modes = jax.lax.while_loop(
             lambda carry: carry[0] < wanted,
             lambda carry: (wanted, search(wanted)),

@@ -26,12 +26,10 @@ from dasim.covariance import solve_definite
 from dasim.events import GaussianEvent
 from dasim.filters.gaussian import linearize
 from dasim.filters.guided import LinearProblem, factorize
+from dasim.filters.misfits import quantile
 from dasim.types import Key
 
 STEPS = (1.0, 0.5, 0.2)  # shares of a Gauss-Newton step that are tried
-RATE, MOST = 0.4, 1.0  # of an inflation: the first, and the largest
-MEMORY = 0.12  # standard deviation of a cycle's change of the rate
-LIMIT = 4.0  # on the factor that widens a prior
 WIDEN, WIDEST = 4.0, 4.0**10  # factor on R in each attempt, and the largest in all
 HALF = 0.5  # of the members have to fit
 RETREAT = 0.2  # share of the way from its mode that a member keeps that does not fit
@@ -70,6 +68,12 @@ class Modes(NamedTuple):
     misfit: Float[Array, "start obs"]
     white: Float[Array, "start obs"]
     problem: LinearProblem
+
+    @property
+    def heaviest(self) -> tuple[Float[Array, " obs"], Float[Array, " obs"]]:
+        """g and `white` of the mode of the largest mass."""
+        best = jnp.argmax(self.log_mass)
+        return self.problem.g[best], self.white[best]
 
 
 def smoothing(transition, event: GaussianEvent, t, shape) -> Smoothing:
@@ -165,11 +169,6 @@ def find_modes(
     return modes._replace(log_mass=trust * mass - jnp.log(jnp.maximum(alike, 1.0)))
 
 
-def _quantile(n):
-    """Of chi-squared with n degrees of freedom, probability 1 - 1e-4 (Wilson and Hilferty 1931)."""
-    return n * (1 - 2 / (9 * n) + 3.719 * jnp.sqrt(2 / (9 * n))) ** 3
-
-
 def tempered(modes: Modes, by: Float[Array, ""], trust: float = 1.0) -> Modes:
     """The modes with R multiplied by `by`, their points as they are."""
     root, linear = jnp.sqrt(by), modes.problem
@@ -181,64 +180,6 @@ def tempered(modes: Modes, by: Float[Array, ""], trust: float = 1.0) -> Modes:
     return Modes(
         modes.point, modes.log_mass + trust * change, modes.misfit / root, modes.white / root, wider
     )
-
-
-def surprise(modes: Modes, n_obs) -> Float[Array, ""]:
-    """The factor on the prior's covariance that makes the observations likely again, or 1.
-
-    The misfit of a right linear Gaussian prior has sum_j white_j^2 / (1 + g_j) distributed as
-    chi-squared with `n_obs` degrees of freedom. Beyond the quantile of probability 1e-4 the
-    prior is taken to be too narrow, and the factor a, at most `LIMIT`, solves
-    sum_j white_j^2 / (1 + a g_j) = n_obs at the heaviest mode.
-    """
-    best = jnp.argmax(modes.log_mass)
-    g, white = modes.problem.g[best], modes.white[best]
-    n = jnp.maximum(n_obs, 1).astype(g.dtype)
-    factors = jnp.geomspace(1.0, LIMIT, 41, dtype=g.dtype)
-    misfit = jnp.sum(white**2 / (1 + factors[:, None] * g), 1)
-    wanted = jnp.where(misfit[-1] <= n, factors[jnp.argmax(misfit <= n)], factors[-1])
-    return jnp.where(misfit[0] > _quantile(n), wanted, 1.0)
-
-
-class Inflation(NamedTuple):
-    """What makes up for the sampling error of the ancestors' covariance.
-
-    An analysis of N members that learned psi degrees of freedom of the observations,
-    psi = sum_j g_j / (1 + g_j), is too sure by a share of order psi / N of its variance (Sacher
-    and Bartello 2008, MWR 136). The covariance is multiplied by 1 + rate psi / N in the cycle
-    after it.
-
-    Attributes:
-        rate: estimated from the misfits, cycle by cycle.
-        learned: psi / N of the last cycle that had observations.
-    """
-
-    rate: Float[Array, ""]
-    learned: Float[Array, ""]
-
-    @property
-    def factor(self) -> Float[Array, ""]:
-        """On the covariance."""
-        return 1 + self.rate * self.learned
-
-    def after(self, modes: Modes, members: int, usable: Bool[Array, ""]) -> "Inflation":
-        """For the next cycle.
-
-        `modes` are of the covariance that was multiplied by `factor`. With h_j = g_j / factor the
-        misfits of a right linear Gaussian prior are white_j ~ N(0, 1 + factor h_j). The rate
-        follows their likelihood at the heaviest mode by one step of Fisher's scoring, from a
-        prior of standard deviation `MEMORY` about its last value, as the factor of Miyoshi (2011,
-        MWR 139, sect. 2c) follows their sum. A misfit counts as one of three standard
-        deviations at most.
-        """
-        best = jnp.argmax(modes.log_mass)
-        g, square = modes.problem.g[best], modes.white[best] ** 2
-        slope = self.learned * (g / self.factor) / (1 + g)
-        ratio = jnp.minimum(square / (1 + g), 9.0)
-        score, information = 0.5 * jnp.sum(slope * (ratio - 1)), 0.5 * jnp.sum(slope**2)
-        rate = jnp.clip(self.rate + score / (information + MEMORY**-2), 0.0, MOST)
-        learned = jnp.sum(g / (1 + g)) / members
-        return Inflation(jnp.where(usable, rate, self.rate), learned)
 
 
 def allocate(modes: Modes, members: int, key: Key) -> Int[Array, " member"]:
@@ -262,7 +203,7 @@ def _moved(problem: Smoothing, modes: Modes, which, anomaly, n):
     away = anomaly + linear.basis @ (phi * inner)
     rest = _whiten(linear.lower, problem.event.innovation(problem.ahead(point + away)))
     # in a linear problem the misfit departs from the mode's by less than a standard normal one
-    far = jnp.sqrt(jnp.sum(misfit**2)) + jnp.sqrt(_quantile(n))
+    far = jnp.sqrt(jnp.sum(misfit**2)) + jnp.sqrt(quantile(n))
     return point, away, jnp.sum(rest**2) <= far**2
 
 
@@ -298,7 +239,7 @@ def move(
     n = jnp.maximum(n_obs, 1).astype(anomalies.dtype)
     square = jnp.sum(modes.misfit**2, -1)
     least = jnp.min(jnp.where(jnp.isfinite(square), square, jnp.inf))
-    first = jnp.where(jnp.isfinite(least) & (least > _quantile(n)), least / n, 1.0)
+    first = jnp.where(jnp.isfinite(least) & (least > quantile(n)), least / n, 1.0)
 
     def attempt(by):
         return _attempt(problem, tempered(modes, by, trust), anomalies, n, key)
