@@ -121,29 +121,11 @@ def test_surprise_widens_what_cannot_explain_the_observations_and_nothing_else()
     np.testing.assert_allclose(factor(30.0), misfits.LIMIT, rtol=1e-6)
 
 
-def test_inflation_follows_what_was_learned_and_the_misfits():
-    n, members, h, right = 20, 40, 1.5, 1.25
-
-    @jax.jit
-    def cycle(inflation, key):
-        """One of misfits whose covariance is 1 + right h, seen by a prior of covariance h."""
-        g = jnp.full(n, inflation.factor * h)
-        white = jnp.sqrt(1 + right * h) * jax.random.normal(key, (n,))
-        after = inflation.after(g, white, members, jnp.ones((), bool))
-        frozen = inflation.after(g, white, members, jnp.zeros((), bool))
-        return after, (after.factor, after.learned, frozen.rate - inflation.rate)
-
-    start = misfits.Inflation(jnp.asarray(0.4), jnp.asarray(0.0))
-    assert start.factor == 1
-    keys = jax.random.split(jax.random.key(0), 1500)
-    _, (factor, learned, change) = jax.lax.scan(cycle, start, keys)
-    np.testing.assert_allclose(factor[0], 1 + 0.4 * n * h / (1 + h) / members)
-    np.testing.assert_allclose(
-        learned[-1], n * factor[-1] * h / (1 + factor[-1] * h) / members, rtol=0.02
-    )
-    assert abs(np.mean(factor[300:]) - right) < 0.04
-    assert np.std(factor[300:]) < 0.08
-    np.testing.assert_array_equal(change, 0.0)
+def test_inflation_follows_what_was_learned():
+    g = jnp.asarray([3.0, 1.0, 0.0])
+    np.testing.assert_allclose(misfits.sampling_inflation(g, 20), 1 + 0.4 * 1.25 / 20)
+    assert misfits.sampling_inflation(jnp.full(30, 1e9), 20) == 1 + 0.4 * 8 / 20
+    assert misfits.sampling_inflation(jnp.zeros(3), 20) == 1
 
 
 def test_modulation_is_the_localised_covariance():

@@ -28,7 +28,7 @@ from dasim.filters.base import (
 from dasim.filters.guidance import AbstractGuidance, guided_draw
 from dasim.filters.guided import guide
 from dasim.filters.inflation import check_factor
-from dasim.filters.misfits import RATE, Inflation, surprise
+from dasim.filters.misfits import sampling_inflation, surprise
 from dasim.filters.modes import STEPS, Modes, Product, find_modes, move, near_linear, smoothing
 from dasim.filters.particle import Particles, equally_weighted, systematic
 from dasim.filters.square_root import rotate
@@ -54,7 +54,7 @@ class ConditionalScoreFilter(AbstractFilter):
 
     Attributes:
         inflation: factor on the anomalies of the ancestors; None for one that follows what
-            each cycle learned and the misfits (`dasim.filters.misfits.Inflation`; 1 with weights).
+            the last cycle learned (`dasim.filters.misfits.sampling_inflation`; 1 with weights).
         localization: taper of the ancestors' covariance, or None.
         modulation: `localization.modes(fraction)`, from which products with the localised
             covariance of a large state are made without its matrix; None for the matrix.
@@ -107,7 +107,7 @@ class ConditionalScoreFilter(AbstractFilter):
         n = flatten(check_ensemble(ensemble)).shape[1]
         if self._weighs(n):
             return equally_weighted(ensemble)
-        return EnsembleState(ensemble, Inflation(*jnp.asarray([RATE, 0.0], ensemble.dtype)))
+        return EnsembleState(ensemble, jnp.ones((), ensemble.dtype))
 
     def _weighs(self, n: int) -> bool:
         if self.weighted is None:
@@ -196,7 +196,7 @@ class ConditionalScoreFilter(AbstractFilter):
         """Stage one: draws of p(x | y), and the inflation of the next cycle."""
         start_key, allocate_key, rotate_key = jax.random.split(key, 3)
         ensemble, inflation = state
-        own = jnp.sqrt(inflation.factor) if self.inflation is None else self.inflation
+        own = jnp.sqrt(inflation) if self.inflation is None else self.inflation
         members = flatten(inflate(ensemble, jnp.asarray(own, ensemble.dtype)))
         count, n = members.shape
         mean, x = anomalies(members)
@@ -212,14 +212,15 @@ class ConditionalScoreFilter(AbstractFilter):
             scaled = lambda m: factor * product(m)
             return find_modes(problem, mean, scaled, points, self.iterations, trust)
 
-        factor, usable = jnp.ones((), x.dtype), jnp.zeros((), bool)
-        modes, n_obs = search(factor), event.mask.sum()
+        factor, n_obs = jnp.ones((), x.dtype), event.mask.sum()
+        modes = search(factor)
+        g, white = modes.heaviest
+        inflation = jnp.where(n_obs > 0, sampling_inflation(g, count), inflation)
+        wanted = factor
         if self.adaptive:
             # a prior on which the linear problem does not hold is wide enough
             usable = near_linear(problem, modes, members - mean, n_obs, allocate_key)
-        after = inflation.after(*modes.heaviest, count, usable)
-        inflation = jax.tree.map(lambda a, b: jnp.where(n_obs > 0, a, b), after, inflation)
-        wanted = jnp.where(usable, surprise(*modes.heaviest, n_obs), 1.0)
+            wanted = jnp.where(usable, surprise(g, white, n_obs), 1.0)
         factor, modes = jax.lax.while_loop(
             lambda carry: carry[0] < wanted,
             lambda carry: (wanted, search(wanted)),

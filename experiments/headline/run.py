@@ -32,7 +32,7 @@ RESULTS = HERE / "results.json"
 def runs(case: dict, plan: dict) -> tuple[schema.Run, dict[str, list[dict]]]:
     """A case's config, and the settings that each method tries."""
     family = plan["families"][case["family"]]
-    learned = case.get("learned")
+    learned, grids = case.get("learned"), family["grids"] | case.get("grids", {})
     methods = [
         m | ({"transition": learned} if m.get("transition") == "learned" else {})
         for m in family["methods"]
@@ -42,7 +42,7 @@ def runs(case: dict, plan: dict) -> tuple[schema.Run, dict[str, list[dict]]]:
     run = schema.Run.model_validate(content)
     tried = {}
     for method in run.methods:
-        grid = family["grids"].get(method.name)
+        grid = grids.get(method.name)
         found = [] if grid is None else tuning.candidates(method, schema.Tune(grid=grid))
         tried[method.name] = found or [{}]
     return run, tried
