@@ -83,8 +83,8 @@ def write_index(folders: list[Path]):
         "",
         "Each folder holds its settings, what is expected and what was measured.",
         "",
-        "- [lorenz96_twin](lorenz96_twin/README.md): the conditional score filter against tuned EnKFs.",
-        "- [headline](headline/README.md): the conditional score filter and all tuned baselines, case by case.",
+        "- [headline](headline/README.md): the conditional score filter against tuned baselines, case by case.",
+        "- [priors](priors/README.md): forecasts and climates of the shipped priors.",
         "- [nyc_weather](nyc_weather/README.md): hourly weather with a withheld airport.",
         "",
         "Published tables of classical filters, RMSE of the analysis within 10 % (15 % for up to ten members), "

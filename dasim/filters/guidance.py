@@ -5,11 +5,11 @@ event y = h(x) + N(0, R), with r = y - h(xhat), A = dh/dx at xhat, and V a stand
 
     xhat_y = xhat + s^2 (d xhat / dz)^T A^T (R + A V A^T)^-1 r
 
-* `PiGDM` (Song et al. 2023, "Pseudoinverse-guided diffusion models", eq. 7 and sect. 3.2):
+* `PiGDM` (Song et al. 2023, ICLR, "Pseudoinverse-guided diffusion models for inverse problems"):
   V = s^2 / (1 + s^2), isotropic.
-* `MMPS` (Rozet et al. 2024, arXiv 2405.13712, eqs. 14 and 18): V = s^2 d xhat / dz, Tweedie's
+* `MMPS` (Rozet et al. 2024, arXiv 2405.13712): V = s^2 d xhat / dz, Tweedie's
   covariance, by products with it in conjugate gradients.
-* `DPS` (Chung et al. 2023, arXiv 2209.14687, alg. 1) leaves the denoiser as it is and after each
+* `DPS` (Chung et al. 2023, arXiv 2209.14687) leaves the denoiser as it is and after each
   step goes against the gradient of the misfit's length by a set `strength`.
 
 All work in the prior's whitened coordinates, in which its noise is white, and their draws come

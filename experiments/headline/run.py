@@ -17,7 +17,7 @@ os.environ.setdefault("NPROC", "8")  # see dasim.cli
 import jax
 import numpy as np
 import yaml
-from table import write
+from table import ours, write
 
 from dasim import config as schema
 from dasim import tuning
@@ -38,6 +38,9 @@ def runs(case: dict, plan: dict) -> tuple[schema.Run, dict[str, list[dict]]]:
         for m in family["methods"]
         if learned or m.get("transition") != "learned"
     ]
+    for m in methods:
+        if ours(m["name"]) and "half_width" in case:
+            m["localization_radius"] = case["half_width"]
     content = plan["defaults"] | case["run"] | {"methods": methods}
     run = schema.Run.model_validate(content)
     tried = {}
