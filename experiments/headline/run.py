@@ -2,7 +2,7 @@
 
     python experiments/headline/run.py [case number ...] [--methods name,name]
 
-Every method tries the settings of its grid in cases.yaml on three truths or more; the best CRPS stands in
+Every method tries the settings of its grid in cases.yaml on three truths; the best CRPS stands in
 the table. Writes results.json method by method, README.md's table and its figures (table.py).
 """
 
@@ -94,7 +94,7 @@ def main(arguments: list[str]):
         if arguments and number not in arguments:
             continue
         run, tried = runs(case, plan)
-        problems = tuning.twins(run, case.get("seeds", SEEDS))
+        problems = tuning.twins(run, SEEDS)
         for method in run.methods:
             name, settings = method.name, tried[method.name]
             if chosen is not None and name not in chosen:

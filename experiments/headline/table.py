@@ -94,6 +94,7 @@ def _cases(points):
         ax.set(xscale="log", yscale="log", title=f"case {case['number']}")
         ax.set_ylabel(f"CRPS / that of {name}")
         ax.margins(x=0.2, y=0.15)
+        _plain(ax.xaxis)
         _plain(ax.yaxis)
     for ax in axes[-1]:
         ax.set_xlabel("milliseconds a cycle")
@@ -103,7 +104,11 @@ def _cases(points):
 
 
 def _plain(axis):
-    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    """Ticks of a logarithmic axis as plain numbers, as many as there is room for."""
+    low, high = axis.get_view_interval()
+    few, some, many = (1.0, 3.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), (*range(1, 10), 1.2)
+    subs = many if high < 3 * low else some if high < 30 * low else few
+    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=subs))
     axis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
     axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
@@ -136,6 +141,7 @@ def _whole(points):
     ax.axhline(1.0, color="k", lw=0.8, ls=":")
     ax.set(xscale="log", yscale="log", xlabel="time a cycle / that of the best tuned baseline")
     ax.set_ylabel("CRPS / that of the best tuned baseline")
+    _plain(ax.xaxis)
     _plain(ax.yaxis)
     ax.legend(title="numbers are cases")
     fig.tight_layout()
