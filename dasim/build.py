@@ -10,13 +10,8 @@ from dasim.problems import Problem
 
 MATRIX_SIZE = 512  # largest state whose localised covariance is held as a matrix
 TRACE = 0.99  # share of the taper's trace that the modulation of a larger state holds
-
-FACTORS = (
-    "ConditionalScoreFilter",
-    "ExtendedKalmanFilter",
-    "GuidedForecast",
-    "IEnKS",
-)  # inflation of one kind
+# these take a factor as their inflation, and no other kind
+FACTORS = "ConditionalScoreFilter", "ExtendedKalmanFilter", "GuidedForecast", "IEnKS"
 
 
 def make_inflation(given, problem: Problem):
@@ -66,12 +61,7 @@ def _filter(method, problem):
             options["modulation"] = taper.modes(TRACE)
     if "inflation" in options:
         inflation = method.inflation
-        plain = kind in (
-            "ConditionalScoreFilter",
-            "IEnKS",
-            "ExtendedKalmanFilter",
-            "GuidedForecast",
-        )
+        plain = kind in FACTORS
         options["inflation"] = inflation if plain else make_inflation(inflation, problem)
     if kind in ("Climatology", "OptimalInterpolation"):
         mean, cov = problem.climate_moments
