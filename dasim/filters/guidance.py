@@ -42,12 +42,13 @@ class AbstractGuidance(eqx.Module):
     """How an event bends the sampler of a prior, in coordinates in which its noise is white."""
 
     @abc.abstractmethod
-    def denoise(self, denoise: Denoise, misfit: Misfit, z: Point, s) -> Point:
-        """xhat_y from the denoiser at one level and the whitened misfit R^(-1/2) (y - h(x))."""
+    def correct(self, denoise: Denoise, misfit: Misfit, z: Point, s) -> tuple[Point, Point]:
+        """xhat_y, and what is added to z / sqrt(1 + s^2) after a step from level s.
 
-    @abc.abstractmethod
-    def pull(self, denoise: Denoise, misfit: Misfit, z: Point, s) -> Point:
-        """What is added to z / sqrt(1 + s^2) after a step from level s."""
+        Args:
+            denoise: the denoiser at level s.
+            misfit: the whitened misfit R^(-1/2) (y - h(x)).
+        """
 
     @property
     @abc.abstractmethod
@@ -64,7 +65,7 @@ class _Projected(AbstractGuidance):
     def _cov(self, push: Denoise, v: Point, s) -> Point:
         """V v, with `push` the product with d xhat / dz."""
 
-    def denoise(self, denoise, misfit, z, s):
+    def correct(self, denoise, misfit, z, s):
         xhat, push = jax.linearize(denoise, z)
         back = jax.linear_transpose(push, z)
         rest, change = jax.linearize(misfit, xhat)  # change is -R^(-1/2) A
@@ -74,10 +75,7 @@ class _Projected(AbstractGuidance):
             return d + change(self._cov(push, change_back(d)[0], s))
 
         white, _ = jax.scipy.sparse.linalg.cg(product, rest, maxiter=self.iterations)
-        return xhat - s**2 * back(change_back(white)[0])[0]
-
-    def pull(self, denoise, misfit, z, s):
-        return jnp.zeros_like(z)
+        return xhat - s**2 * back(change_back(white)[0])[0], jnp.zeros_like(z)
 
 
 class PiGDM(_Projected):
@@ -124,18 +122,17 @@ class DPS(AbstractGuidance):
 
     strength: float = 1.0
 
-    def denoise(self, denoise, misfit, z, s):
-        return denoise(z)
-
-    def pull(self, denoise, misfit, z, s):
-        rest, back = jax.vjp(lambda z: misfit(denoise(z)), z)
+    def correct(self, denoise, misfit, z, s):
+        xhat, back = jax.vjp(denoise, z)
+        rest, misfit_back = jax.vjp(misfit, xhat)
         length = jnp.maximum(jnp.sqrt(jnp.sum(rest**2)), 1e-12)
+        gradient = back(misfit_back(rest / length)[0])[0]
         # the chain rule from z to z / sqrt(1 + s^2)
-        return -self.strength * jnp.sqrt(1 + s**2) * back(rest / length)[0]
+        return xhat, -self.strength * jnp.sqrt(1 + s**2) * gradient
 
     @property
     def calls(self):
-        return 1 + 1 + 2
+        return 1 + 2
 
 
 def guided_draw(
@@ -172,11 +169,9 @@ def guided_draw(
     def step(carry, pair):
         z, last, last_change = carry
         s, after = pair
-        at = lambda z: denoise(z, s)
-        xhat = guidance.denoise(at, misfit, z, s)
+        xhat, pull = guidance.correct(lambda z: denoise(z, s), misfit, z, s)
         change = jnp.log(s / jnp.maximum(after, 1e-30))
         ahead = xhat + jnp.where(after > 0, 0.5 * change / last_change, 0.0) * (xhat - last)
-        pull = guidance.pull(at, misfit, z, s)
         z = after / s * z + (1 - after / s) * ahead + jnp.sqrt(1 + after**2) * pull
         return (z, xhat, change), None
 
