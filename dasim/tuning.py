@@ -126,6 +126,21 @@ def measure(
     Raises:
         ConfigError: a setting that the problem or the filter cannot have.
     """
+    found = series_of(run, methods, problems, progress)
+    return [_summary(series, problems[0].scored) for series in found]
+
+
+def series_of(
+    run: schema.Run,
+    methods: list[schema.Method],
+    problems: list[Twin],
+    progress: Progress | None = None,
+) -> list[Series]:
+    """The scores of `measure` cycle by cycle, `(truth, cycle, 2)`, for each method.
+
+    Raises:
+        ConfigError: a setting that the problem or the filter cannot have.
+    """
     first = problems[0]
     filters = [make_filter(m, first) for m in methods]
     alike: dict[tuple, list[int]] = {}
@@ -133,7 +148,7 @@ def measure(
         alike.setdefault((m.members or run.members, m.transition), []).append(i)
     observations = jax.tree.map(lambda *a: jnp.stack(a), *(p.observations for p in problems))
     truths = jnp.stack([jnp.asarray(p.truth) for p in problems])
-    results: list[dict] = [{} for _ in methods]
+    results: dict[int, Series] = {}
     done = 0
     for (members, name), indices in alike.items():
         transition = first.transition(name)
@@ -158,11 +173,11 @@ def measure(
                 series = jax.tree.map(lambda a: np.asarray(a, float), series)
                 batch = chosen[start : start + length]
                 for row, i in enumerate(batch):
-                    results[i] = _summary(Series(*(a[row] for a in series)), first.scored)
+                    results[i] = Series(*(a[row] for a in series))
                 done += len(batch)
                 if progress is not None:
                     progress(done, len(methods))
-    return results
+    return [results[i] for i in range(len(methods))]
 
 
 def _summary(series: Series, scored) -> dict:

@@ -2,7 +2,7 @@
 
     python experiments/headline/recovery.py [method ...]
 
-Each method runs with its best settings in results.json on the three truths of the table. It has
+Each method runs as for the table, with its best settings in results.json. It has
 recovered from a shock in the first cycle in which the RMSE of its analysis is below the 95 %
 quantile of its RMSE in the cycles that are ten or more after the last shock. Adds `recovery` to
 the method's entry in results.json: shocks, the share recovered from within five cycles, the
@@ -19,8 +19,6 @@ import yaml
 from run import HERE, RESULTS, SEEDS, runs
 
 from dasim import tuning
-from dasim.build import make_filter
-from dasim.cycling import cycle
 
 CASE, SHOCK, QUIET, WITHIN = 7, 0.02, 10, 5
 
@@ -52,22 +50,18 @@ def main(names: list[str]):
     case = next(c for c in plan["cases"] if c["number"] == CASE)
     run, _ = runs(case, plan)
     problems = tuning.twins(run, SEEDS)
+    shocks = [shocked(p) for p in problems]
     for method in run.methods:
         entry = entries.get(method.name, {})
         if "settings" not in entry or (names and method.name not in names):
             continue
         method = tuning.with_settings(method, entry["settings"])
-        found = []
-        for seed, problem in enumerate(problems):
-            start_key, key = jax.random.split(jax.random.key(seed))
-            ensemble = problem.ensemble(method.members or run.members, start_key)
-            transition = problem.transition(method.transition)
-            filter = make_filter(method, problem)
-            mean = lambda info: info.analysis.mean(0)
-            arguments = filter, transition, problem.observation, ensemble, problem.observations
-            _, means = cycle(*arguments, key, mean)
-            rmse = np.sqrt(np.mean((np.asarray(means) - problem.truth) ** 2, 1))
-            found += cycles_to_recover(rmse, shocked(problem), run.cycle.burn_in)
+        rmse = tuning.series_of(run, [method], problems)[0].rmse[..., 1]  # of the analysis
+        found = [
+            cycles
+            for series, shock in zip(rmse, shocks, strict=True)
+            for cycles in cycles_to_recover(series, shock, run.cycle.burn_in)
+        ]
         entry["recovery"] = {
             "shocks": len(found),
             "within_5": float(np.mean(np.array(found) <= WITHIN)),
