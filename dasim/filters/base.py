@@ -110,8 +110,7 @@ def gaussian_event(observation: Observation, obs: Observations) -> GaussianEvent
     event = observation.event(obs)
     if not isinstance(event, GaussianEvent):
         raise TypeError(
-            f"a Kalman filter needs Gaussian observation errors, not "
-            f"{type(observation.error).__name__}"
+            f"this filter needs Gaussian observation errors, not {type(observation.error).__name__}"
         )
     return event
 

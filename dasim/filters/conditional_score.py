@@ -17,12 +17,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dasim.covariance import anomalies, flatten, inflate
-from dasim.events import GaussianEvent
 from dasim.filters.base import (
     AbstractFilter,
     EnsembleState,
     check_ensemble,
     describe,
+    gaussian_event,
     propagate,
 )
 from dasim.filters.guidance import AbstractGuidance, guided_draw
@@ -117,12 +117,7 @@ class ConditionalScoreFilter(AbstractFilter):
     def step(self, transition, observation, state, obs, key):
         forecast_key, latent_key, guide_key, mend_key = jax.random.split(key, 4)
         t = obs.time - transition.interval
-        event = observation.event(obs)
-        if not isinstance(event, GaussianEvent):
-            raise TypeError(
-                "the conditional score filter needs Gaussian observation errors, not "
-                f"{type(observation.error).__name__}"
-            )
+        event = gaussian_event(observation, obs)
         if isinstance(state, Particles):
             return self._weighted_step(transition, event, state, t, obs, key)
         forecast = propagate(transition, state.ensemble, t, forecast_key)
@@ -168,7 +163,8 @@ class ConditionalScoreFilter(AbstractFilter):
         level = 1 if self.guidance is None else self.guidance.calls
         guide = 1 if transition.noise_size == 0 else 1 + level * self.guide_levels
         search = self.iterations * (passes + 1 + len(STEPS)) + passes + 1
-        return transition.calls + 1 + guide, search
+        moves = 2 if self.adaptive else 1  # the look at the linear problem is one
+        return transition.calls + moves + guide, search
 
     def starts(self, transition, members: int, n: int, n_obs: int) -> int:
         """From how many points modes are sought within `evaluations`: the mean and members."""
