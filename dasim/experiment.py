@@ -26,12 +26,14 @@ from dasim.priors.store import (
     writing,
 )
 from dasim.priors.train import FitSettings
-from dasim.problems import Problem, make_problem, system_transition
+from dasim.problems import Problem, find_prior, make_problem, system_transition
 from dasim.report import write_report
 from dasim.results import MethodFile, reference_scores
-from dasim.trained import NetworkSpec, PriorSpec, save_prior, train_transition
+from dasim.trained import NetworkSpec, PriorSpec, load_prior, save_prior, train_transition
 from dasim.types import Analysis, DasimError, DivergedError
 from dasim.weather import DAY, QUANTITIES, VARIABLES, YEAR
+
+RINGS = "lorenz96", "kuramoto-sivashinsky"  # whose variables all have one law
 
 Progress = Callable[[str, int, int, str], None]
 
@@ -267,9 +269,10 @@ def train(
         "residual": NetworkSpec(**settings.residual.model_dump()),
         "schedule": settings.schedule,
     }
+    start = None if settings.start is None else load_prior(find_prior(settings.start))[0]
     if settings.system is not None:
         transition = system_transition(settings.system)
-        alike = settings.system.kind == "lorenz96"
+        alike = settings.system.kind in RINGS
         spec = PriorSpec(transition.shape, transition.interval, alike=alike, **networks)
         pairs: Pairs = simulated_pairs(settings.system, settings.perturbation, key)
     else:
@@ -284,6 +287,7 @@ def train(
         FitSettings(**settings.fit_residual.model_dump()),
         checkpoint,
         report,
+        start,
     )
     header = {
         "name": settings.name,

@@ -103,6 +103,7 @@ def train_transition(
     residual_fit: FitSettings,
     checkpoint: Path | None = None,
     report: Report | None = None,
+    start: DiffusionTransition | None = None,
 ) -> tuple[DiffusionTransition, dict]:
     """Fit the mean, the residual's covariance, and the residual's network.
 
@@ -112,9 +113,13 @@ def train_transition(
         held_out: pairs that are not drawn, for the covariance and the stop.
         checkpoint: folder for the state of an interrupted training.
         report: called with (stage, step, steps, training loss, held-out loss).
+        start: a prior from whose weights the mean's network starts.
 
     Returns:
         The transition, and the held-out figures for its header.
+
+    Raises:
+        DataError: the network of `start` has other sizes.
     """
     build_key, mean_key, residual_key = jax.random.split(key, 3)
     transition = spec.build(build_key)
@@ -122,6 +127,9 @@ def train_transition(
     base, scale = _base(
         spec, transition.denoiser.regression, draw(jax.random.fold_in(key, 1), 8192)
     )
+
+    if start is not None:
+        base = start_from(base, start.denoiser.regression)
 
     def at(stage, steps):
         return None if report is None else lambda i, a, b: report(stage, i, steps, a, b)
@@ -167,6 +175,18 @@ def train_transition(
         "pairs": len(held_out[0]),
     }
     return eqx.tree_at(lambda t: t.denoiser, transition, shaped.model), figures
+
+
+def start_from(base: MeanNetwork, start: MeanNetwork) -> MeanNetwork:
+    """`base` with the weights of another's network, whose `repeats` may differ."""
+    own, leaves = jax.tree.leaves(base.network), jax.tree.leaves(start.network)
+    shapes, given = ([a.shape for a in each] for each in (own, leaves))
+    if shapes != given:
+        raise DataError(
+            f"start: its mean's network has weights of shapes {given}, this config's {shapes}: "
+            "give `mean` the same kind, width, depth and kernel"
+        )
+    return eqx.tree_at(lambda m: jax.tree.leaves(m.network), base, leaves)
 
 
 def _base(spec: PriorSpec, regression: MeanNetwork, pairs: Batch):

@@ -13,7 +13,14 @@ from dasim.priors.denoisers import AbstractDenoiser
 from dasim.priors.sampler import DEFAULT_STEPS, sample
 from dasim.priors.store import load_arrays, save_arrays
 from dasim.priors.train import FitSettings, fit
-from dasim.trained import NetworkSpec, PriorSpec, load_prior, save_prior, train_transition
+from dasim.trained import (
+    NetworkSpec,
+    PriorSpec,
+    load_prior,
+    save_prior,
+    start_from,
+    train_transition,
+)
 from dasim.types import DataError
 
 SCHEDULES = [VESchedule(), VPSchedule()]
@@ -226,6 +233,21 @@ def test_a_trained_transition_samples_what_it_learned(trained):
     y = np.asarray(jax.jit(jax.vmap(lambda k: transition.sample(x, jnp.zeros(()), k)))(keys))
     assert (np.abs(y.mean(0) - (MATRIX @ [1.0, -0.5] + OFFSET)) < 0.1).all()
     assert (np.abs(np.cov(y.T) / NOISE - 1) < 0.15).all()
+
+
+def test_a_mean_starts_from_the_weights_of_another_prior():
+    def mean(key, width, repeats):
+        network = NetworkSpec("conv", width, 1, 3, repeats)
+        spec = PriorSpec((6,), 0.5, alike=True, mean=network, residual=SMALL)
+        return spec.build(jax.random.key(key)).denoiser.regression
+
+    start = mean(3, 4, 2)
+    made = start_from(mean(4, 4, 3), start)
+    assert made.network.repeats == 3
+    for a, b in zip(jax.tree.leaves(made.network), jax.tree.leaves(start.network), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(DataError, match="start: .*same kind, width, depth and kernel"):
+        start_from(mean(4, 5, 3), start)
 
 
 class Stop(Exception):

@@ -140,6 +140,7 @@ class Train(Sourced):
     mean: Network = Network()
     residual: Network = Network()
     schedule: Literal["ve", "vp"] = "ve"
+    start: str | None = Field(None, description="a prior from whose weights the mean starts")
     fit_mean: Fit = Fit()
     fit_residual: Fit = Fit()
     perturbation: float = Field(1.0, ge=0, description="largest noise added to simulated ancestors")
