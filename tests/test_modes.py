@@ -11,7 +11,7 @@ from dasim import config as schema
 from dasim import models
 from dasim.covariance import anomalies
 from dasim.filters import ConditionalScoreFilter, misfits, modes
-from dasim.filters.conditional_score import replace_overflowed
+from dasim.filters.conditional_score import sound
 from dasim.models import LinearGaussian, Lorenz96
 from dasim.observe import Gaussian, Observation, Select
 from dasim.problems import Twin
@@ -30,7 +30,7 @@ def find(problem, mean, cov, starts, iterations):
 @eqx.filter_jit
 def move(problem, found, draws):
     """Members `draws` of the prior, as anomalies, with one observation."""
-    return modes.move(problem, found, draws, 1, jax.random.key(0))
+    return modes.move(problem, found, draws, 1, jax.random.key(0))[0]
 
 
 def make(operator, value, std, size, matrix=None):
@@ -111,14 +111,15 @@ def test_an_event_too_sharp_for_the_search_leaves_the_filter_unsure():
 
 
 def test_surprise_widens_what_cannot_explain_the_observations_and_nothing_else():
-    def factor(square, n=200, g=1.0):
+    def factor(square, n=200, g=1.0, limit=4.0):
         """Of `n` misfits of that square under variances 1 + g."""
-        return float(misfits.surprise(jnp.full(n, g), jnp.full(n, square**0.5), n))
+        return float(misfits.surprise(jnp.full(n, g), jnp.full(n, square**0.5), n, limit))
 
     # chi-squared with 200 degrees of freedom is above 283 with probability 1e-4
     assert factor(2 * 1.40) == 1.0
     assert 2.0 <= factor(3.0) < 2.1  # 3 / (1 + a) = 1
-    np.testing.assert_allclose(factor(30.0), misfits.LIMIT, rtol=1e-6)
+    np.testing.assert_allclose(factor(30.0), 4.0, rtol=1e-6)
+    np.testing.assert_allclose(factor(30.0, limit=100.0), 29.0, rtol=0.06)
 
 
 def test_inflation_follows_what_was_learned():
@@ -212,9 +213,37 @@ def test_members_find_the_truth_from_the_climate_through_a_saturating_operator()
 def test_members_that_overflow_are_replaced():
     ensemble = jnp.asarray([[1.0], [jnp.inf], [3.0], [jnp.nan], [5.0]])
     keys = jax.random.split(jax.random.key(0), 200)
-    mended = np.asarray(jax.vmap(lambda k: replace_overflowed(ensemble, k))(keys))[..., 0]
-    np.testing.assert_array_equal(mended[:, [0, 2, 4]], np.tile([1.0, 3.0, 5.0], (200, 1)))
+    kept = np.asarray(jax.vmap(lambda k: sound(ensemble, k))(keys))
+    np.testing.assert_array_equal(kept[:, [0, 2, 4]], np.tile([0, 2, 4], (200, 1)))
     for place in (1, 3):
-        values, counts = np.unique(mended[:, place], return_counts=True)
-        assert list(values) == [1.0, 3.0, 5.0] and counts.min() > 40
-    assert not np.isfinite(replace_overflowed(jnp.full((3, 1), jnp.inf), keys[0])).any()
+        values, counts = np.unique(kept[:, place], return_counts=True)
+        assert list(values) == [0, 2, 4] and counts.min() > 40
+
+
+def test_a_window_grows_and_begins_anew_where_the_event_is_too_sharp():
+    model = ModelTransition(Lorenz96(size=8), 2)
+    observation = Observation(Select(range(8), jnp.arctan), Gaussian(std=0.05))
+    x0 = ModelTransition(model.model, 400).mean(model.model.start(jax.random.key(5)), 0.0)
+    truth, observations = simulate(model, observation, x0, 5, jax.random.key(6))
+    filter = ConditionalScoreFilter(localization=dasim.ring(8, range(8), 6.0), lag=3)
+    near = truth[0] + 0.05 * jax.random.normal(jax.random.key(7), (20, 8))
+    state = filter.init(near, jax.random.key(8))
+    step = jax.jit(lambda state, obs, key: filter.step(model, observation, state, obs, key))
+    ages = []
+    for k in range(1, 5):
+        begin = state.ensemble
+        state, info = step(state, observations[k], jax.random.key(k))
+        ages.append(int(state.age))
+        assert np.abs(info.analysis.mean(0) - truth[k]).max() < 0.3
+        through = begin
+        for _ in range(min(k, 3)):
+            through = jax.vmap(lambda x: model.mean(x, jnp.zeros(())))(through)
+        np.testing.assert_allclose(info.forecast, through, atol=1e-9)
+    assert ages == [1, 2, 2, 2]
+    far = eqx.tree_at(lambda o: o.value, observations[4], -observations[4].value)
+    state, info = step(state, far, jax.random.key(9))
+    assert state.age == 0
+    np.testing.assert_array_equal(state.ensemble, info.analysis)
+    noisy = ModelTransition(model.model, 2, noise=0.1)
+    with pytest.raises(ValueError, match="lag is 3.*without noise"):
+        filter.step(noisy, observation, state, observations[4], jax.random.key(0))

@@ -11,15 +11,16 @@ y = h(mean(x)) with error covariance R + H Q H^T; stage two (`dasim.filters.guid
 from the transition guided by the same event.
 """
 
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from dasim.covariance import anomalies, flatten, inflate
 from dasim.filters.base import (
     AbstractFilter,
-    EnsembleState,
     check_ensemble,
     describe,
     gaussian_event,
@@ -33,8 +34,10 @@ from dasim.filters.modes import STEPS, Modes, Product, find_modes, move, near_li
 from dasim.filters.particle import Particles, equally_weighted, systematic
 from dasim.filters.square_root import rotate
 from dasim.filters.twisted import ITERATIONS, principal_plane, reduce, weighted_draws
+from dasim.filters.windows import Window, check_lag, slide
 from dasim.localization import Localization
 from dasim.priors.schedules import VESchedule
+from dasim.types import Ensemble
 
 WEIGHTED_SIZE = 4  # largest state that is weighted unless told otherwise
 EVENNESS = 0.5  # of the members' weights: half of their logarithm is resampled, half is kept
@@ -42,7 +45,24 @@ EVENNESS = 0.5  # of the members' weights: half of their logarithm is resampled,
 GUIDE_SCHEDULE = VESchedule()
 WEIGHTED_SCHEDULE = VESchedule(sigma_min=0.15, sigma_max=0.8)
 MOST_STARTS = 32  # searches for modes
+SURE = 4.0  # a factor on the prior up to which nobody asks whether the linear problem still holds
+STEADY, SUDDEN = 10, 100.0  # the largest factor of a filter that was calm for so many cycles
 DOUBT = 160  # members at which the logarithms of the modes' masses count by half
+
+
+class Ancestors(NamedTuple):
+    """The ensemble at the beginning of the window, equally weighted.
+
+    Attributes:
+        age: cycles from there to the last one.
+        calm: cycles since an event was too sharp for the filter.
+        inflation: factor on the covariance that the last cycle asks for.
+    """
+
+    ensemble: Ensemble
+    age: Int[Array, ""]
+    calm: Int[Array, ""]
+    inflation: Float[Array, ""]
 
 
 def _factor(inflation):
@@ -58,6 +78,8 @@ class ConditionalScoreFilter(AbstractFilter):
         localization: taper of the ancestors' covariance, or None.
         modulation: `localization.modes(fraction)`, from which products with the localised
             covariance of a large state are made without its matrix; None for the matrix.
+        lag: cycles from the ancestors to the present; above 1 the transition has no noise. The
+            window grows with the first cycles, and anew after an event too sharp for it.
         evaluations: model or network evaluations a member and cycle, at most, a derivative's
             product counted as two. They decide from how many members modes are sought.
         iterations: Gauss-Newton steps of each search.
@@ -78,6 +100,7 @@ class ConditionalScoreFilter(AbstractFilter):
     inflation: Float[Array, ""] | None = eqx.field(default=None, converter=_factor)
     localization: Localization | None = None
     modulation: Float[Array, "k n"] | None = None
+    lag: int = eqx.field(static=True, default=1, converter=check_lag)
     evaluations: int = eqx.field(static=True, default=64)
     iterations: int = eqx.field(static=True, default=4)
     guide_levels: int = eqx.field(static=True, default=8)
@@ -107,7 +130,8 @@ class ConditionalScoreFilter(AbstractFilter):
         n = flatten(check_ensemble(ensemble)).shape[1]
         if self._weighs(n):
             return equally_weighted(ensemble)
-        return EnsembleState(ensemble, jnp.ones((), ensemble.dtype))
+        zero = jnp.zeros((), int)
+        return Ancestors(ensemble, zero, zero, jnp.ones((), ensemble.dtype))
 
     def _weighs(self, n: int) -> bool:
         if self.weighted is None:
@@ -115,27 +139,39 @@ class ConditionalScoreFilter(AbstractFilter):
         return self.weighted
 
     def step(self, transition, observation, state, obs, key):
-        forecast_key, latent_key, guide_key, mend_key = jax.random.split(key, 4)
-        t = obs.time - transition.interval
         event = gaussian_event(observation, obs)
         if isinstance(state, Particles):
-            return self._weighted_step(transition, event, state, t, obs, key)
-        forecast = propagate(transition, state.ensemble, t, forecast_key)
-        ancestors, inflation = self._smooth(transition, event, state, t, latent_key)
+            return self._weighted_step(transition, event, state, obs, key)
+        forecast_key, latent_key, guide_key, mend_key = jax.random.split(key, 4)
+        length = state.age + 1
+        ahead = transition if self.lag == 1 else Window(transition, self.lag, length)
+        t = obs.time - ahead.interval
+        forecast = propagate(ahead, state.ensemble, t, forecast_key)
+        smoothed, inflation, sharp = self._smooth(ahead, event, state, t, latent_key)
         levels = GUIDE_SCHEDULE.levels(self.guide_levels)
         keys = jax.random.split(guide_key, len(forecast))
 
         def draw(x, k):
             if self.guidance is None or transition.noise_size == 0:
-                return guide(transition, x, t, event, levels, k, self.relinearizations, self.cap)
-            return guided_draw(transition, x, t, event, self.guidance, levels, k)
+                return guide(ahead, x, t, event, levels, k, self.relinearizations, self.cap)
+            return guided_draw(ahead, x, t, event, self.guidance, levels, k)
 
-        guided = jax.vmap(draw)(ancestors, keys)
-        analysis = replace_overflowed(jnp.where(obs.mask.any(), guided, forecast), mend_key)
-        return EnsembleState(analysis, inflation), describe(event, forecast, analysis, obs)
+        seen = obs.mask.any()
+        analysis = jnp.where(seen, jax.vmap(draw)(smoothed, keys), forecast)
+        smoothed = jnp.where(seen, smoothed, state.ensemble)
+        kept = sound(analysis, mend_key)
+        analysis, smoothed = analysis[kept], smoothed[kept]
+        calm = jnp.where(seen & sharp, 0, state.calm + seen)
+        after = Ancestors(analysis, jnp.zeros((), int), calm, inflation)
+        if self.lag > 1:
+            step = lambda x, i: propagate(transition, x, t + i * transition.interval, mend_key)
+            later = Ancestors(*slide(step, smoothed, length, self.lag), calm, inflation)
+            after = jax.tree.map(lambda a, b: jnp.where(calm == 0, a, b), after, later)
+        return after, describe(event, forecast, analysis, obs, smoothed)
 
-    def _weighted_step(self, transition, event, state, t, obs, key):
+    def _weighted_step(self, transition, event, state, obs, key):
         """Both factors at once, by weighted draws."""
+        t = obs.time - transition.interval
         forecast_key, draw_key, keep_key, show_key = jax.random.split(key, 4)
         count = len(state.ensemble)
         ahead = state._replace(ensemble=propagate(transition, state.ensemble, t, forecast_key))
@@ -164,7 +200,8 @@ class ConditionalScoreFilter(AbstractFilter):
         guide = 1 if transition.noise_size == 0 else 1 + level * self.guide_levels
         search = self.iterations * (passes + 1 + len(STEPS)) + passes + 1
         moves = 2 if self.adaptive else 1  # the look at the linear problem is one
-        return transition.calls + moves + guide, search
+        slides = 1 if self.lag > 1 else 0
+        return self.lag * (transition.calls + moves + guide) + slides, self.lag * search
 
     def starts(self, transition, members: int, n: int, n_obs: int) -> int:
         """From how many points modes are sought within `evaluations`: the mean and members."""
@@ -189,9 +226,9 @@ class ConditionalScoreFilter(AbstractFilter):
         return own + -(-starts * search // members)
 
     def _smooth(self, transition, event, state, t, key):
-        """Stage one: draws of p(x | y), and the inflation of the next cycle."""
+        """Stage one: draws of p(x | y), the next inflation, and whether the event was too sharp."""
         start_key, allocate_key, rotate_key = jax.random.split(key, 3)
-        ensemble, inflation = state
+        ensemble, _, steady, inflation = state
         own = jnp.sqrt(inflation) if self.inflation is None else self.inflation
         members = flatten(inflate(ensemble, jnp.asarray(own, ensemble.dtype)))
         count, n = members.shape
@@ -208,25 +245,33 @@ class ConditionalScoreFilter(AbstractFilter):
             scaled = lambda m: factor * product(m)
             return find_modes(problem, mean, scaled, points, self.iterations, trust)
 
-        factor, n_obs = jnp.ones((), x.dtype), event.mask.sum()
-        modes = search(factor)
+        one, n_obs = jnp.ones((), x.dtype), event.mask.sum()
+        modes = search(one)
         g, white = modes.heaviest
         inflation = jnp.where(n_obs > 0, sampling_inflation(g, count), inflation)
-        wanted = factor
+
+        def holds(factor, modes):
+            away = jnp.sqrt(factor) * (members - mean)
+            return near_linear(problem, modes, away, n_obs, allocate_key)
+
+        def widen(carry):
+            last, _, _ = carry
+            factor = jnp.where(last == 1, wanted, jnp.maximum(jnp.sqrt(last), SURE))
+            modes = search(factor)
+            return factor, modes, (factor <= SURE) | holds(factor, modes)
+
+        wanted, calm = one, jnp.asarray(True)
         if self.adaptive:
             # a prior on which the linear problem does not hold is wide enough
-            usable = near_linear(problem, modes, members - mean, n_obs, allocate_key)
-            wanted = jnp.where(usable, surprise(g, white, n_obs), 1.0)
-        factor, modes = jax.lax.while_loop(
-            lambda carry: carry[0] < wanted,
-            lambda carry: (wanted, search(wanted)),
-            (factor, modes),
-        )
+            calm = holds(one, modes)
+            limit = jnp.where(steady < STEADY, SURE, SUDDEN)
+            wanted = jnp.where(calm, surprise(g, white, n_obs, limit), 1.0)
+        factor, modes, _ = jax.lax.while_loop(lambda c: ~c[2], widen, (one, modes, wanted <= 1))
         start = jnp.sqrt(factor) * (members - mean)
         if self.rotation:
             start = rotate(start, rotate_key)
-        smoothed = move(problem, modes, start, n_obs, allocate_key, trust)
-        return smoothed.reshape(ensemble.shape), inflation
+        smoothed, wider = move(problem, modes, start, n_obs, allocate_key, trust)
+        return smoothed.reshape(ensemble.shape), inflation, (wider > 1) | ~calm
 
     def _product(self, x: Float[Array, "member n"]) -> Product:
         """Products with the ancestors' covariance, localised."""
@@ -246,9 +291,9 @@ class ConditionalScoreFilter(AbstractFilter):
         return product
 
 
-def replace_overflowed(ensemble, key):
-    """Members that overflowed in the model, replaced by others at random, if there are any."""
+def sound(ensemble, key):
+    """Indices of the members; of others at random for those that overflowed, if there are any."""
     finite = jnp.isfinite(flatten(ensemble)).all(1)
     rank = jnp.floor(jax.random.uniform(key, finite.shape) * finite.sum()) + 1
     others = jnp.minimum(jnp.searchsorted(jnp.cumsum(finite), rank), len(finite) - 1)
-    return ensemble[jnp.where(finite, jnp.arange(len(finite)), others)]
+    return jnp.where(finite, jnp.arange(len(finite)), others)

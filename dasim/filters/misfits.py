@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 RATE, MOST = 0.4, 8.0  # of the inflation for sampling errors
-LIMIT = 4.0  # on the factor that widens a prior
 
 
 def quantile(n):
@@ -17,15 +16,17 @@ def quantile(n):
     return n * (1 - 2 / (9 * n) + 3.719 * jnp.sqrt(2 / (9 * n))) ** 3
 
 
-def surprise(g: Float[Array, " obs"], white: Float[Array, " obs"], n_obs) -> Float[Array, ""]:
+def surprise(
+    g: Float[Array, " obs"], white: Float[Array, " obs"], n_obs, limit
+) -> Float[Array, ""]:
     """The factor on the prior's covariance that makes the observations likely again, or 1.
 
     sum_j white_j^2 / (1 + g_j) is distributed as chi-squared with `n_obs` degrees of freedom.
     Beyond the quantile of probability 1e-4 the prior is taken to be too narrow, and the factor
-    a, at most `LIMIT`, solves sum_j white_j^2 / (1 + a g_j) = n_obs.
+    a, at most `limit`, solves sum_j white_j^2 / (1 + a g_j) = n_obs.
     """
     n = jnp.maximum(n_obs, 1).astype(g.dtype)
-    factors = jnp.geomspace(1.0, LIMIT, 41, dtype=g.dtype)
+    factors = limit ** jnp.linspace(0.0, 1.0, 81, dtype=g.dtype)
     misfit = jnp.sum(white**2 / (1 + factors[:, None] * g), 1)
     wanted = jnp.where(misfit[-1] <= n, factors[jnp.argmax(misfit <= n)], factors[-1])
     return jnp.where(misfit[0] > quantile(n), wanted, 1.0)

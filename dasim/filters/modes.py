@@ -228,8 +228,8 @@ def move(
     n_obs,
     key: Key,
     trust: float = 1.0,
-) -> Float[Array, "member n"]:
-    """Members of the prior, `anomalies` from its mean, taken to the modes.
+) -> tuple[Float[Array, "member n"], Float[Array, ""]]:
+    """Members of the prior, `anomalies` from its mean, taken to the modes; the factor on R.
 
     R is widened until the mode of least misfit explains the observations and half of the members
     have about the misfit that the linear problem says: a search that found no state near the
@@ -252,5 +252,5 @@ def move(
         by = WIDEN * carry[0]
         return by, attempt(by)
 
-    _, (point, away, fits) = jax.lax.while_loop(retry, widen, (first, attempt(first)))
-    return point + jnp.where(fits[:, None], 1.0, RETREAT) * away
+    by, (point, away, fits) = jax.lax.while_loop(retry, widen, (first, attempt(first)))
+    return point + jnp.where(fits[:, None], 1.0, RETREAT) * away, by

@@ -4,9 +4,12 @@ A window of `lag` cycles begins one interval before its first observation. It gr
 start of the run; when it is full, each cycle moves it on by one interval.
 """
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
+
+from dasim.transitions import AbstractTransition
 
 
 def check_lag(lag) -> int:
@@ -26,3 +29,58 @@ def slide(step, x, length: Int[Array, ""], lag: int):
     full = length == lag
     moved = jax.lax.cond(full, lambda x: step(x, jnp.zeros((), int)), lambda x: x, x)
     return moved, jnp.where(full, lag - 1, length)
+
+
+class Window(AbstractTransition):
+    """The first `length` of `lag` intervals of a transition without noise; `length` may be traced.
+
+    All `lag` are computed, so that derivatives can be taken backwards. Raises ValueError for a
+    transition with noise.
+    """
+
+    transition: AbstractTransition
+    lag: int = eqx.field(static=True)
+    length: Int[Array, ""]
+
+    def __check_init__(self):
+        if self.transition.noise_size > 0:
+            raise ValueError(
+                f"lag is {self.lag}, expected 1: a window of several cycles needs a transition "
+                "without noise"
+            )
+
+    @property
+    def interval(self):
+        return self.length * self.transition.interval
+
+    @property
+    def shape(self):
+        return self.transition.shape
+
+    @property
+    def noise_size(self):
+        return 0
+
+    @property
+    def calls(self):
+        return self.lag
+
+    @property
+    def linear(self):
+        return self.transition.linear
+
+    def mean(self, x, t):
+        def step(x, i):
+            ahead = self.transition.mean(x, t + i * self.transition.interval)
+            return jnp.where(i < self.length, ahead, x), None
+
+        return jax.lax.scan(step, x, jnp.arange(self.lag))[0]
+
+    def driven(self, x, t, noise):
+        return self.mean(x, t)
+
+    def residual_cov(self, x, t):
+        return None
+
+    def prior(self, x, t):
+        return None
