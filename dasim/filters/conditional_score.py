@@ -5,20 +5,19 @@ With x the ancestor and x' the state of the cycle, the filter samples the factor
     p(x', x | y_1:k+1) = p(x | y_1:k+1) p(x' | x, y_k+1)
 
 Small states take weighted draws of both at once (`dasim.filters.twisted`), which make the filter
-consistent. For others it samples them in turn: stage one (`dasim.filters.modes`) moves each
+consistent. For others it samples them in turn: stage one (`dasim.filters.ancestors`) moves each
 ancestor under the prior N(m, P) of the last analysis ensemble, P localised, and the event
 y = h(mean(x)) with error covariance R + H Q H^T; stage two (`dasim.filters.guided`) draws x'
 from the transition guided by the same event.
 """
 
-from typing import NamedTuple
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from dasim.covariance import anomalies, flatten, inflate
+from dasim.covariance import flatten
+from dasim.filters.ancestors import Ancestors, localized, smooth, sound
 from dasim.filters.base import (
     AbstractFilter,
     check_ensemble,
@@ -29,15 +28,12 @@ from dasim.filters.base import (
 from dasim.filters.guidance import AbstractGuidance, guided_draw
 from dasim.filters.guided import guide
 from dasim.filters.inflation import check_factor
-from dasim.filters.misfits import sampling_inflation, surprise
-from dasim.filters.modes import STEPS, Modes, Product, find_modes, move, near_linear, smoothing
+from dasim.filters.modes import STEPS, smoothing
 from dasim.filters.particle import Particles, equally_weighted, systematic
-from dasim.filters.square_root import rotate
 from dasim.filters.twisted import ITERATIONS, principal_plane, reduce, weighted_draws
 from dasim.filters.windows import Window, check_lag, slide
 from dasim.localization import Localization
 from dasim.priors.schedules import VESchedule
-from dasim.types import Ensemble
 
 WEIGHTED_SIZE = 4  # largest state that is weighted unless told otherwise
 EVENNESS = 0.5  # of the members' weights: half of their logarithm is resampled, half is kept
@@ -45,24 +41,6 @@ EVENNESS = 0.5  # of the members' weights: half of their logarithm is resampled,
 GUIDE_SCHEDULE = VESchedule()
 WEIGHTED_SCHEDULE = VESchedule(sigma_min=0.15, sigma_max=0.8)
 MOST_STARTS = 32  # searches for modes
-SURE = 4.0  # a factor on the prior up to which nobody asks whether the linear problem still holds
-STEADY, SUDDEN = 10, 100.0  # the largest factor of a filter that was calm for so many cycles
-DOUBT = 160  # members at which the logarithms of the modes' masses count by half
-
-
-class Ancestors(NamedTuple):
-    """The ensemble at the beginning of the window, equally weighted.
-
-    Attributes:
-        age: cycles from there to the last one.
-        calm: cycles since an event was too sharp for the filter.
-        inflation: factor on the covariance that the last cycle asks for.
-    """
-
-    ensemble: Ensemble
-    age: Int[Array, ""]
-    calm: Int[Array, ""]
-    inflation: Float[Array, ""]
 
 
 def _factor(inflation):
@@ -125,6 +103,8 @@ class ConditionalScoreFilter(AbstractFilter):
             raise ValueError(f"bandwidths are {self.bandwidths}, expected numbers in (0, 1]")
         if self.weighted and self.localization is not None:
             raise ValueError("weights are of whole states: leave localization or weighted out")
+        if self.weighted and self.lag > 1:
+            raise ValueError(f"lag is {self.lag}, expected 1 with weights")
 
     def init(self, ensemble, key):
         n = flatten(check_ensemble(ensemble)).shape[1]
@@ -135,7 +115,7 @@ class ConditionalScoreFilter(AbstractFilter):
 
     def _weighs(self, n: int) -> bool:
         if self.weighted is None:
-            return n <= WEIGHTED_SIZE and self.localization is None
+            return n <= WEIGHTED_SIZE and self.localization is None and self.lag == 1
         return self.weighted
 
     def step(self, transition, observation, state, obs, key):
@@ -147,7 +127,17 @@ class ConditionalScoreFilter(AbstractFilter):
         ahead = transition if self.lag == 1 else Window(transition, self.lag, length)
         t = obs.time - ahead.interval
         forecast = propagate(ahead, state.ensemble, t, forecast_key)
-        smoothed, inflation, sharp = self._smooth(ahead, event, state, t, latent_key)
+        smoothed, inflation, sharp = smooth(
+            smoothing(ahead, event, t, forecast.shape[1:]),
+            state,
+            latent_key,
+            lambda x: localized(x, self.localization, self.modulation),
+            self.starts(transition, len(forecast), forecast[0].size, len(event.mask)),
+            self.iterations,
+            self.inflation,
+            self.rotation,
+            self.adaptive,
+        )
         levels = GUIDE_SCHEDULE.levels(self.guide_levels)
         keys = jax.random.split(guide_key, len(forecast))
 
@@ -224,76 +214,3 @@ class ConditionalScoreFilter(AbstractFilter):
         own, search = self._costs(transition, n, n_obs)
         starts = self.starts(transition, members, n, n_obs)
         return own + -(-starts * search // members)
-
-    def _smooth(self, transition, event, state, t, key):
-        """Stage one: draws of p(x | y), the next inflation, and whether the event was too sharp."""
-        start_key, allocate_key, rotate_key = jax.random.split(key, 3)
-        ensemble, _, steady, inflation = state
-        own = jnp.sqrt(inflation) if self.inflation is None else self.inflation
-        members = flatten(inflate(ensemble, jnp.asarray(own, ensemble.dtype)))
-        count, n = members.shape
-        mean, x = anomalies(members)
-        product = self._product(x)
-        problem = smoothing(transition, event, t, ensemble.shape[1:])
-        chosen = jax.random.permutation(start_key, count)
-        chosen = chosen[: self.starts(transition, count, n, len(event.mask)) - 1]
-        points = jnp.concatenate([mean[None], members[chosen]])
-
-        trust = count / (count + DOUBT)
-
-        def search(factor) -> Modes:
-            scaled = lambda m: factor * product(m)
-            return find_modes(problem, mean, scaled, points, self.iterations, trust)
-
-        one, n_obs = jnp.ones((), x.dtype), event.mask.sum()
-        modes = search(one)
-        g, white = modes.heaviest
-        inflation = jnp.where(n_obs > 0, sampling_inflation(g, count), inflation)
-
-        def holds(factor, modes):
-            away = jnp.sqrt(factor) * (members - mean)
-            return near_linear(problem, modes, away, n_obs, allocate_key)
-
-        def widen(carry):
-            last, _, _ = carry
-            factor = jnp.where(last == 1, wanted, jnp.maximum(jnp.sqrt(last), SURE))
-            modes = search(factor)
-            return factor, modes, (factor <= SURE) | holds(factor, modes)
-
-        wanted, calm = one, jnp.asarray(True)
-        if self.adaptive:
-            # a prior on which the linear problem does not hold is wide enough
-            calm = holds(one, modes)
-            limit = jnp.where(steady < STEADY, SURE, SUDDEN)
-            wanted = jnp.where(calm, surprise(g, white, n_obs, limit), 1.0)
-        factor, modes, _ = jax.lax.while_loop(lambda c: ~c[2], widen, (one, modes, wanted <= 1))
-        start = jnp.sqrt(factor) * (members - mean)
-        if self.rotation:
-            start = rotate(start, rotate_key)
-        smoothed, wider = move(problem, modes, start, n_obs, allocate_key, trust)
-        return smoothed.reshape(ensemble.shape), inflation, (wider > 1) | ~calm
-
-    def _product(self, x: Float[Array, "member n"]) -> Product:
-        """Products with the ancestors' covariance, localised."""
-        if self.localization is None:
-            return lambda m: x.T @ (x @ m)
-        if self.modulation is None:
-            cov = (x.T @ x) * self.localization.state_state.astype(x.dtype)
-            return lambda m: cov @ m
-
-        def product(m):
-            def one(total, v):
-                v = v[:, None].astype(x.dtype)
-                return total + v * (x.T @ (x @ (v * m))), None
-
-            return jax.lax.scan(one, jnp.zeros_like(m), self.modulation)[0]
-
-        return product
-
-
-def sound(ensemble, key):
-    """Indices of the members; of others at random for those that overflowed, if there are any."""
-    finite = jnp.isfinite(flatten(ensemble)).all(1)
-    rank = jnp.floor(jax.random.uniform(key, finite.shape) * finite.sum()) + 1
-    others = jnp.minimum(jnp.searchsorted(jnp.cumsum(finite), rank), len(finite) - 1)
-    return jnp.where(finite, jnp.arange(len(finite)), others)
