@@ -301,3 +301,5 @@ def test_misfits_are_refused():
         filters.ConditionalScoreFilter(evaluations=0)
     with pytest.raises(ValueError, match="levels is 0"):
         filters.ConditionalScoreFilter(guide_levels=0)
+    with pytest.raises(ValueError, match="lag is 2, expected 1 with weights"):
+        filters.ConditionalScoreFilter(weighted=True, lag=2)

@@ -25,7 +25,7 @@ from dasim.build import make_filter
 from dasim.cycling import cycle, keep_mean
 
 HERE = Path(__file__).parent
-SEEDS = 3
+SEEDS = 3  # truths, where a case does not say how many
 RESULTS = HERE / "results.json"
 
 
@@ -88,13 +88,12 @@ def main(arguments: list[str]):
     if "--methods" in arguments:
         at = arguments.index("--methods")
         chosen, arguments = arguments[at + 1].split(","), arguments[:at]
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for case in plan["cases"]:
         number = str(case["number"])
         if arguments and number not in arguments:
             continue
         run, tried = runs(case, plan)
-        problems = tuning.twins(run, SEEDS)
+        problems = tuning.twins(run, case.get("truths", SEEDS))
         for method in run.methods:
             name, settings = method.name, tried[method.name]
             if chosen is not None and name not in chosen:
@@ -108,10 +107,17 @@ def main(arguments: list[str]):
                 entry |= {"settings": settings[best], "seconds_per_cycle": cost}
                 entry |= {"evaluations": evaluations(run, methods[best], problems[0])} | rows[best]
             entry["lost"] = sum(r["diverged"] > 0 for r in rows)
-            results.setdefault(number, {})[name] = shortened(entry)
+            entry = shortened(entry)
+            results = known()  # anew: other cases may be measured at the same time
+            results.setdefault(number, {})[name] = entry
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-            print(number, f"{name:16s}", brief(results[number][name]), flush=True)
-    write(plan, results)
+            print(number, f"{name:16s}", brief(entry), flush=True)
+    write(plan, known())
+
+
+def known() -> dict:
+    """What was measured so far, by case and method."""
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
 def brief(entry: dict) -> str:

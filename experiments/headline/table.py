@@ -41,7 +41,8 @@ def write(plan: dict, results: dict):
             continue
         name, base = reference(family, entries)
         points.append((case, entries, name, base))
-        lines += [f"## {case['number']}. {case['title']}", ""]
+        truths = f", {case['truths']} truths" if "truths" in case else ""
+        lines += [f"## {case['number']}. {case['title']}{truths}", ""]
         lines += [f"Target of `score`: {case['target']}. Reference: {name}.", ""]
         lines += ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
         lines += [_row(k, e, base) for k, e in entries.items()]
@@ -117,7 +118,7 @@ def _whole(points):
     """All cases at once: CRPS over that of the best tuned baseline against cost over its cost."""
     fig, ax = plt.subplots(figsize=(7.5, 5))
     styles = {"score": ("o", "tab:red"), "score-24": ("v", "tab:orange")}
-    styles["score-learned"] = ("D", "tab:blue")
+    styles |= {"score-lag-2": ("^", "tab:green"), "score-learned": ("D", "tab:blue")}
     for name, (mark, color) in styles.items():
         shown = name
         for case, entries, _, _ in points:
