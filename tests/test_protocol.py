@@ -111,7 +111,7 @@ FILTERS = {
 }
 CASES = [(name, transition) for name in FILTERS for transition in FILTERS[name]]
 WHOLE = [name for name in FILTERS if FILTERS[name] == TRANSITIONS]
-SMOOTHERS = ("EnKS", "IEnKS")
+SMOOTHERS = ("EnKS", "IEnKS", "ConditionalScoreFilter")
 
 
 class Case:

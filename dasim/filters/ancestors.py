@@ -15,7 +15,7 @@ from dasim.localization import Localization
 from dasim.types import Ensemble, Key
 
 SURE = 4.0  # a factor on the prior up to which nobody asks whether the linear problem still holds
-STEADY, SUDDEN = 10, 100.0  # the largest factor of a filter that was calm for so many cycles
+STEADY, SUDDEN = 10, 100.0  # the largest factor where x' is a function of x, after calm cycles
 DOUBT = 160  # members at which the logarithms of the modes' masses count by half
 
 
@@ -44,6 +44,7 @@ def smooth(
     inflation: Float[Array, ""] | None = None,
     rotation: bool = True,
     adaptive: bool = True,
+    certain: bool = True,
 ) -> tuple[Ensemble, Float[Array, ""], Bool[Array, ""]]:
     """Stage one: draws of p(x | y), the next inflation, and whether the event was too sharp.
 
@@ -55,6 +56,7 @@ def smooth(
         inflation: factor on the anomalies; None for the one that `state` asks for.
         rotation: turn the anomalies at random before they are moved.
         adaptive: widen the prior where it cannot explain the observations.
+        certain: the transition has no noise, so that a sudden misfit is the ancestors' own.
     """
     start_key, allocate_key, rotate_key = jax.random.split(key, 3)
     ensemble = state.ensemble
@@ -91,7 +93,7 @@ def smooth(
     if adaptive:
         # a prior on which the linear problem does not hold is wide enough
         calm = holds(one, modes)
-        limit = jnp.where(state.calm < STEADY, SURE, SUDDEN)
+        limit = jnp.where(certain & (state.calm >= STEADY), SUDDEN, SURE)
         wanted = jnp.where(calm, surprise(g, white, n_obs, limit), 1.0)
     factor, modes, _ = jax.lax.while_loop(lambda c: ~c[2], widen, (one, modes, wanted <= 1))
     start = jnp.sqrt(factor) * (members - mean)

@@ -137,6 +137,7 @@ class ConditionalScoreFilter(AbstractFilter):
             self.inflation,
             self.rotation,
             self.adaptive,
+            transition.noise_size == 0,
         )
         levels = GUIDE_SCHEDULE.levels(self.guide_levels)
         keys = jax.random.split(guide_key, len(forecast))
