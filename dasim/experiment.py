@@ -269,7 +269,7 @@ def train(
         "residual": NetworkSpec(**settings.residual.model_dump()),
         "schedule": settings.schedule,
     }
-    start = None if settings.start is None else load_prior(find_prior(settings.start))[0]
+    start = None if settings.start is None else load_prior(find_prior(settings.start, "start"))[0]
     if settings.system is not None:
         transition = system_transition(settings.system)
         alike = settings.system.kind in RINGS

@@ -42,8 +42,13 @@ def observed_function(name: str, shift: float, scale: float):
     return lambda v: function((v - shift) / scale)
 
 
-def find_prior(name: str) -> Path:
-    """A prior's file: a path as given, or a shipped prior by name."""
+def find_prior(name: str, setting: str = "prior", besides: str = "") -> Path:
+    """A prior's file: a path as given, or a shipped prior by name.
+
+    Args:
+        setting: what `name` was given as, for the message where there is none of that name.
+        besides: what else the setting takes.
+    """
     given = Path(name)
     if given.suffix == ".safetensors":
         return given
@@ -52,7 +57,7 @@ def find_prior(name: str) -> Path:
         return path
     known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.safetensors"))) or "none"
     raise DataError(
-        f"transition: {name!r} is neither 'model' nor 'linear', nor a shipped prior ({known}), "
+        f"{setting}: {name!r} is neither {besides}a shipped prior ({known}), "
         "nor the path of a .safetensors file"
     )
 
@@ -135,7 +140,9 @@ class Problem(abc.ABC):
         """
         if name in ("model", "linear"):
             return self.model(name)
-        transition, _ = load_prior(find_prior(name), self.shape, self.interval)
+        transition, _ = load_prior(
+            find_prior(name, "transition", "'model' nor 'linear', nor "), self.shape, self.interval
+        )
         return transition
 
     @property
