@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import yaml
-from run import HERE, RESULTS, SEEDS, runs
+from run import HERE, RESULTS, runs, truths
 
 from dasim import tuning
 
@@ -49,7 +49,7 @@ def main(names: list[str]):
     entries = results[str(CASE)]
     case = next(c for c in plan["cases"] if c["number"] == CASE)
     run, _ = runs(case, plan)
-    problems = tuning.twins(run, SEEDS)
+    problems = truths(case, run)
     shocks = [shocked(p) for p in problems]
     for method in run.methods:
         entry = entries.get(method.name, {})

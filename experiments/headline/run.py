@@ -51,6 +51,11 @@ def runs(case: dict, plan: dict) -> tuple[schema.Run, dict[str, list[dict]]]:
     return run, tried
 
 
+def truths(case: dict, run: schema.Run) -> list:
+    """As many twins as the case says."""
+    return tuning.twins(run, case.get("truths", SEEDS))
+
+
 def seconds_per_cycle(run, method, problem) -> float:
     """Of the method alone on one truth, compiled, the better of two runs."""
     key = jax.random.key(0)
@@ -93,7 +98,7 @@ def main(arguments: list[str]):
         if arguments and number not in arguments:
             continue
         run, tried = runs(case, plan)
-        problems = tuning.twins(run, case.get("truths", SEEDS))
+        problems = truths(case, run)
         for method in run.methods:
             name, settings = method.name, tried[method.name]
             if chosen is not None and name not in chosen:
