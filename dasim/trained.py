@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from dasim.covariance import DenseCovariance, DiagonalCovariance
-from dasim.priors.denoisers import EDMDenoiser, MeanNetwork, Standardizer, Whitener
+from dasim.priors.denoisers import EDMDenoiser, MeanNetwork, Standardizer, Whitener, limits
 from dasim.priors.networks import MLP, AbstractNetwork, PeriodicConv
 from dasim.priors.schedules import AbstractSchedule, VESchedule, VPSchedule
 from dasim.priors.store import load_arrays, read_header, save_arrays
@@ -70,14 +70,15 @@ class PriorSpec:
         n, s = math.prod(self.shape), 2 * len(self.periods)
         mean_key, residual_key = jax.random.split(key)
         network = self.mean.build(1, n, s, mean_key)
+        limit = jnp.full(2, 1e9)  # none, with finite derivatives
         if self.alike:
             covariance = DiagonalCovariance(jnp.ones(n))
             standard = Standardizer(jnp.zeros(()), jnp.ones(()))
-            regression = MeanNetwork(network, standard, n)
+            regression = MeanNetwork(network, standard, n, limit)
         else:
             covariance = DenseCovariance(jnp.eye(n), jnp.ones(n))
             standard = Whitener(jnp.zeros(n), covariance)
-            regression = MeanNetwork(network, standard, n, jnp.eye(n), jnp.zeros(n))
+            regression = MeanNetwork(network, standard, n, limit, jnp.eye(n), jnp.zeros(n))
         network = self.residual.build(2, n, s + 1, residual_key)
         return DiffusionTransition(
             EDMDenoiser(regression, covariance, network),
@@ -190,14 +191,15 @@ def start_from(base: MeanNetwork, start: MeanNetwork) -> MeanNetwork:
 
 
 def _base(spec: PriorSpec, regression: MeanNetwork, pairs: Batch):
-    """The regression with its coordinates and linear part set, and the scale of its errors."""
+    """The regression with its coordinates, limit and linear part set, and the scale of its errors."""
     cond, after = pairs
     n = math.prod(spec.shape)
     states = cond[:, :n]
     if spec.alike:
         standard = Standardizer(states.mean(), states.std())
-        error = jnp.full(n, jnp.mean((after - states) ** 2))
-        return eqx.tree_at(lambda m: m.standard, regression, standard), DiagonalCovariance(error)
+        error = DiagonalCovariance(jnp.full(n, jnp.mean((after - states) ** 2)))
+        limit = limits(jax.vmap(standard.encode)(states))
+        return eqx.tree_at(lambda m: (m.standard, m.limit), regression, (standard, limit)), error
     center = states.mean(0)
     covariance = DenseCovariance.from_matrix(jnp.cov(states.T))
     standard = Whitener(center, covariance)
@@ -206,9 +208,9 @@ def _base(spec: PriorSpec, regression: MeanNetwork, pairs: Batch):
     weights = jnp.linalg.lstsq(regressors, target)[0]
     error = jax.vmap(covariance.sqrt)(target - regressors @ weights)
     regression = eqx.tree_at(
-        lambda m: (m.standard, m.matrix, m.offset),
+        lambda m: (m.standard, m.limit, m.matrix, m.offset),
         regression,
-        (standard, weights[:-1].T, weights[-1]),
+        (standard, limits(v), weights[:-1].T, weights[-1]),
     )
     return regression, DenseCovariance.from_matrix(error.T @ error / len(error))
 

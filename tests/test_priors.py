@@ -13,6 +13,7 @@ from dasim.priors.denoisers import AbstractDenoiser
 from dasim.priors.sampler import DEFAULT_STEPS, sample
 from dasim.priors.store import load_arrays, save_arrays
 from dasim.priors.train import FitSettings, fit
+from dasim.problems import SHIPPED
 from dasim.trained import (
     NetworkSpec,
     PriorSpec,
@@ -332,3 +333,19 @@ def test_arrays_that_do_not_fit_are_named(tmp_path):
         load_arrays(path, {"b": jnp.ones(3)})
     with pytest.raises(DataError, match=r"array \['a'\] has shape \(3,\), expected \(4,\)"):
         load_arrays(path, {"a": jnp.ones(4)})
+
+
+def test_a_shipped_prior_comes_back_from_far_outside_its_training():
+    transition, _ = load_prior(SHIPPED / "lorenz96-0.5.safetensors")
+    x = 30 * jax.random.normal(jax.random.key(0), (16, 40))
+    ahead = jax.jit(jax.vmap(lambda x: transition.mean(x, 0.0)))
+    for _ in range(5):
+        x = ahead(x)
+    assert jnp.abs(x).max() < 20  # its climate's is 14
+
+
+def test_within_its_training_a_prior_is_not_limited():
+    transition, _ = load_prior(SHIPPED / "lorenz96-0.5.safetensors")
+    x = 2.34 + 3.64 * jax.random.truncated_normal(jax.random.key(0), -1.8, 1.8, (40,))
+    free = eqx.tree_at(lambda t: t.denoiser.regression.limit, transition, jnp.full(2, 1e9))
+    assert jnp.array_equal(transition.mean(x, 0.0), free.mean(x, 0.0))

@@ -109,23 +109,40 @@ class Whitener(AbstractCoordinates):
         return self.covariance.sqrt(v) + self.center
 
 
+def limits(v: Float[Array, "draw n"]) -> Float[Array, " 2"]:
+    """The largest coordinate of some states, and the largest root mean square of one's."""
+    return jnp.stack([jnp.abs(v).max(), jnp.sqrt(jnp.mean(v**2, 1)).max()])
+
+
 class MeanNetwork(eqx.Module):
     """E[x' | x, scalars] as decode(A v + b + network(v)) with v = encode(x).
 
-    The condition is the flat state followed by the scalars (the phase of the day, say).
+    The condition is the flat state followed by the scalars (the phase of the day, say). A state
+    further out than any of the training is taken as one at its edge: a network that is asked
+    about others answers with anything, and a few forecasts of its own answers overflow.
 
     Attributes:
+        limit: largest coordinate of v, and largest root mean square of them, in the training.
         matrix, offset: A and b of a linear regression; the identity and none where None.
     """
 
     network: AbstractNetwork
     standard: AbstractCoordinates
     size: int = eqx.field(static=True)
+    limit: Float[Array, " 2"]
     matrix: Float[Array, "n n"] | None = None
     offset: Float[Array, " n"] | None = None
 
-    def __call__(self, cond: Float[Array, " n_plus_s"]) -> Float[Array, " n"]:
+    def coordinates(self, cond: Float[Array, " n_plus_s"]) -> Float[Array, " n"]:
+        """v, drawn in to within the limits."""
         v = self.standard.encode(cond[: self.size])
+        largest, root_mean_square = self.limit
+        square = jnp.maximum(jnp.mean(v**2), jnp.finfo(v.dtype).tiny)
+        v = v * jnp.minimum(1.0, root_mean_square / jnp.sqrt(square))
+        return jnp.clip(v, -largest, largest)
+
+    def __call__(self, cond: Float[Array, " n_plus_s"]) -> Float[Array, " n"]:
+        v = self.coordinates(cond)
         linear = v if self.matrix is None else self.matrix @ v + self.offset
         return self.standard.decode(linear + self.network(v[None], cond[self.size :]))
 
@@ -144,9 +161,8 @@ class EDMDenoiser(AbstractDenoiser):
     network: AbstractNetwork
 
     def correction(self, v, sigma, cond):
-        n = self.regression.size
-        ancestor = self.regression.standard.encode(cond[:n])
-        scalars = jnp.concatenate([jnp.log(sigma).reshape(1) / 4, cond[n:]])
+        ancestor = self.regression.coordinates(cond)
+        scalars = jnp.concatenate([jnp.log(sigma).reshape(1) / 4, cond[self.regression.size :]])
         return self.network(jnp.stack([v, ancestor]), scalars)
 
     def mean(self, cond):
