@@ -191,7 +191,7 @@ def start_from(base: MeanNetwork, start: MeanNetwork) -> MeanNetwork:
 
 
 def _base(spec: PriorSpec, regression: MeanNetwork, pairs: Batch):
-    """The regression with its coordinates, limit and linear part set, and the scale of its errors."""
+    """The regression with coordinates, limit and linear part set, and the scale of its errors."""
     cond, after = pairs
     n = math.prod(spec.shape)
     states = cond[:, :n]

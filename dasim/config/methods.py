@@ -252,6 +252,7 @@ class ConditionalScoreMethod(Method):
     kind: Literal["ConditionalScoreFilter"]
     inflation: PositiveFloat | None = None
     localization_radius: PositiveFloat | None = None
+    linearization: Literal["derivative", "statistical"] = "derivative"
     lag: PositiveInt = 1
     evaluations: PositiveInt = 64
     iterations: PositiveInt = 4

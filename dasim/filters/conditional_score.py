@@ -11,6 +11,9 @@ y = h(mean(x)) with error covariance R + H Q H^T; stage two (`dasim.filters.guid
 from the transition guided by the same event.
 """
 
+from functools import partial
+from typing import Literal, get_args
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -25,6 +28,7 @@ from dasim.filters.base import (
     gaussian_event,
     propagate,
 )
+from dasim.filters.gaussian import linearize, secants
 from dasim.filters.guidance import AbstractGuidance, guided_draw
 from dasim.filters.guided import guide
 from dasim.filters.inflation import check_factor
@@ -40,6 +44,7 @@ EVENNESS = 0.5  # of the members' weights: half of their logarithm is resampled,
 # a learned correction acts at all levels at which the prior was trained
 GUIDE_SCHEDULE = VESchedule()
 WEIGHTED_SCHEDULE = VESchedule(sigma_min=0.15, sigma_max=0.8)
+Linearization = Literal["derivative", "statistical"]
 MOST_STARTS = 32  # searches for modes
 
 
@@ -56,6 +61,10 @@ class ConditionalScoreFilter(AbstractFilter):
         localization: taper of the ancestors' covariance, or None.
         modulation: `localization.modes(fraction)`, from which products with the localised
             covariance of a large state are made without its matrix; None for the matrix.
+        linearization: "derivative" by products with the Jacobians of transition and operator, or
+            "statistical" by slopes over a standard deviation to both sides of each variable,
+            which asks for no derivatives of operator or model and costs two evaluations a
+            variable.
         lag: cycles from the ancestors to the present; above 1 the transition has no noise. The
             window grows with the first cycles, and anew after an event too sharp for it.
         evaluations: model or network evaluations a member and cycle, at most, a derivative's
@@ -78,6 +87,7 @@ class ConditionalScoreFilter(AbstractFilter):
     inflation: Float[Array, ""] | None = eqx.field(default=None, converter=_factor)
     localization: Localization | None = None
     modulation: Float[Array, "k n"] | None = None
+    linearization: Linearization = eqx.field(static=True, default="derivative")
     lag: int = eqx.field(static=True, default=1, converter=check_lag)
     evaluations: int = eqx.field(static=True, default=64)
     iterations: int = eqx.field(static=True, default=4)
@@ -99,6 +109,13 @@ class ConditionalScoreFilter(AbstractFilter):
         for name in (*counts, "draws", "weighted_levels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.linearization not in get_args(Linearization):
+            raise ValueError(
+                f"linearization is {self.linearization!r}, expected one of "
+                f"{', '.join(get_args(Linearization))}"
+            )
+        if self.guidance is not None and self.linearization == "statistical":
+            raise ValueError("guidance takes derivatives: leave it or linearization out")
         if not self.bandwidths or not all(0 < b <= 1 for b in self.bandwidths):
             raise ValueError(f"bandwidths are {self.bandwidths}, expected numbers in (0, 1]")
         if self.weighted and self.localization is not None:
@@ -118,6 +135,10 @@ class ConditionalScoreFilter(AbstractFilter):
             return n <= WEIGHTED_SIZE and self.localization is None and self.lag == 1
         return self.weighted
 
+    def _slopes(self, spread):
+        derivative = self.linearization == "derivative"
+        return linearize if derivative else partial(secants, spread=spread)
+
     def step(self, transition, observation, state, obs, key):
         event = gaussian_event(observation, obs)
         if isinstance(state, Particles):
@@ -127,8 +148,9 @@ class ConditionalScoreFilter(AbstractFilter):
         ahead = transition if self.lag == 1 else Window(transition, self.lag, length)
         t = obs.time - ahead.interval
         forecast = propagate(ahead, state.ensemble, t, forecast_key)
+        slopes = (self._slopes(flatten(e).std(0)) for e in (state.ensemble, forecast))
         smoothed, inflation, sharp = smooth(
-            smoothing(ahead, event, t, forecast.shape[1:]),
+            smoothing(ahead, event, t, forecast.shape[1:], *slopes),
             state,
             latent_key,
             lambda x: localized(x, self.localization, self.modulation),
@@ -144,7 +166,8 @@ class ConditionalScoreFilter(AbstractFilter):
 
         def draw(x, k):
             if self.guidance is None or transition.noise_size == 0:
-                return guide(ahead, x, t, event, levels, k, self.relinearizations, self.cap)
+                arguments = ahead, x, t, event, levels, k, self.relinearizations, self.cap
+                return guide(*arguments, self.linearization == "statistical")
             return guided_draw(ahead, x, t, event, self.guidance, levels, k)
 
         seen = obs.mask.any()
@@ -172,8 +195,9 @@ class ConditionalScoreFilter(AbstractFilter):
         levels = WEIGHTED_SCHEDULE.levels(finite) if finite else jnp.zeros(1)
         angles = jnp.arctan(levels).astype(factor.dtype)
         drawn, log_evidence = weighted_draws(
-            transition, event, state, t, draw_key, self.bandwidths, self.draws, angles, factor
-        )
+            transition, event, state, t, draw_key, self.bandwidths, self.draws, angles, factor,
+            self._slopes(1.0),
+        )  # fmt: skip
         seen = obs.mask.any()
         plane = principal_plane(drawn)
         kept = reduce(drawn, plane, count, keep_key, EVENNESS)
@@ -184,9 +208,13 @@ class ConditionalScoreFilter(AbstractFilter):
         info = describe(event, forecast, analysis, obs)
         return kept, info._replace(log_evidence=jnp.where(seen, log_evidence, 0.0))
 
+    def _passes(self, n: int, n_obs: int) -> int:
+        """Evaluations that the slopes of `n_obs` functions of n numbers take."""
+        return 2 * (min(n, n_obs) if self.linearization == "derivative" else n)
+
     def _costs(self, transition, n: int, n_obs: int) -> tuple[int, int]:
         """Evaluations of a member's own, and of one search, a derivative's product as two."""
-        passes = 2 * min(n, n_obs)
+        passes = self._passes(n, n_obs)
         level = 1 if self.guidance is None else self.guidance.calls
         guide = 1 if transition.noise_size == 0 else 1 + level * self.guide_levels
         search = self.iterations * (passes + 1 + len(STEPS)) + passes + 1
@@ -206,9 +234,9 @@ class ConditionalScoreFilter(AbstractFilter):
         and its draws are counted, for all kernels of a member.
         """
         if self._weighs(n):
-            inputs = min(n + transition.noise_size, n_obs)
-            search = (ITERATIONS + 1) * 2 * inputs + ITERATIONS + 1
-            search += (self.weighted_levels - 1) * self.draws * (2 * inputs + 1)
+            passes = self._passes(n + transition.noise_size, n_obs)
+            search = (ITERATIONS + 1) * (passes + 1)
+            search += (self.weighted_levels - 1) * self.draws * (passes + 1)
             return transition.calls + len(self.bandwidths) * (
                 search + self.draws * transition.calls
             )

@@ -12,6 +12,9 @@ from dasim.events import GaussianEvent
 from dasim.filters.base import check_ensemble
 from dasim.types import Ensemble, Key
 
+# a function and a point to the value there and slopes, `(m,)` and `(m, n)`
+Linearize = Callable[[Callable[[Array], Array], Array], tuple[Array, Array]]
+
 
 class GaussianState(NamedTuple):
     """A normal law of the flat state, and draws from it, which `info` shows.
@@ -63,6 +66,26 @@ def linearize(
         return value, jax.vmap(lambda row: pull(row)[0])(jnp.eye(outputs, dtype=value.dtype))
     value, push = jax.linearize(function, x)
     return value, jax.vmap(push, out_axes=1)(jnp.eye(x.shape[0], dtype=x.dtype))
+
+
+def secants(
+    function: Callable[[Float[Array, " n"]], Float[Array, " m"]],
+    x: Float[Array, " n"],
+    spread: Float[Array, " #n"] | float,
+) -> tuple[Float[Array, " m"], Float[Array, "m n"]]:
+    """The value at x, and the slopes between x_i - spread_i and x_i + spread_i, all else equal.
+
+    With the standard deviations as `spread`, the statistical linearisation by central
+    differences of Norgaard, Poulsen and Ravn (2000, Automatica 36, sect. 3); no derivative is
+    taken.
+    """
+    smallest = jnp.finfo(x.dtype).eps ** 0.5 * jnp.maximum(jnp.abs(x), 1e-3)
+    step = jnp.broadcast_to(jnp.maximum(spread, smallest), x.shape).astype(x.dtype)
+
+    def moved(sign):
+        return jax.vmap(lambda d: function(x + sign * d))(jnp.diag(step))
+
+    return function(x), ((moved(1.0) - moved(-1.0)) / (2 * step[:, None])).T
 
 
 def kalman_update(mean, cov, event: GaussianEvent) -> tuple[Array, Array]:

@@ -22,6 +22,7 @@ levels gives the exact posterior.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -29,7 +30,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dasim.events import GaussianEvent
-from dasim.filters.gaussian import linearize
+from dasim.filters.gaussian import Linearize, linearize, secants
 from dasim.types import State
 
 
@@ -185,18 +186,31 @@ def transport(
     return mean + jax.lax.scan(level, carry, (angles[:-1], angles[1:]))[0][0]
 
 
-def plain_constraint(event: GaussianEvent, shape):
+def plain_constraint(event: GaussianEvent, shape, slopes: Linearize):
     """c(x) = h(x) for stage two."""
 
     def constraint(x: Float[Array, " n"]):
-        c, jac = linearize(lambda v: event.constraint(v.reshape(shape)), x)
+        c, jac = slopes(lambda v: event.constraint(v.reshape(shape)), x)
         return c, jac, jnp.zeros((len(c), len(c)), x.dtype)
 
     return constraint
 
 
-def guide(transition, x: State, t, event: GaussianEvent, levels, key, iterations, cap) -> State:
-    """Stage two: a draw of p(x' | x, y); the mean where the transition is deterministic."""
+def guide(
+    transition,
+    x: State,
+    t,
+    event: GaussianEvent,
+    levels,
+    key,
+    iterations,
+    cap,
+    statistical: bool = False,
+) -> State:
+    """Stage two: a draw of p(x' | x, y); the mean where the transition is deterministic.
+
+    With `statistical` no derivative of the event is taken, but slopes over the spread of x'.
+    """
     prior = transition.prior(x, t)
     if prior is None:
         return transition.mean(x, t)
@@ -204,11 +218,12 @@ def guide(transition, x: State, t, event: GaussianEvent, levels, key, iterations
     mean, cov = denoiser.mean(cond), denoiser.cov(cond)
     noise = cov.sqrt(jax.random.normal(key, mean.shape, mean.dtype))
     apply = jax.vmap(cov.apply, 1, 1)
+    slopes = partial(secants, spread=jnp.sqrt(cov.diagonal())) if statistical else linearize
 
     if event.linear:
         # J does not depend on x: one factorisation serves all levels, and under vmap all members
         zero = jnp.zeros_like(mean)
-        _, jac = linearize(lambda v: event.constraint(v.reshape(x.shape)), zero)
+        _, jac = slopes(lambda v: event.constraint(v.reshape(x.shape)), zero)
         problem = factorize(jac, event.cov.dense(), apply)
 
         def solve(xhat, v):
@@ -216,7 +231,7 @@ def guide(transition, x: State, t, event: GaussianEvent, levels, key, iterations
             return solve_linear(problem, misfit, xhat, v, cap)
 
     else:
-        constraint = plain_constraint(event, x.shape)
+        constraint = plain_constraint(event, x.shape, slopes)
 
         def solve(xhat, v):
             return condition(xhat, v, apply, event, constraint, iterations, cap)

@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from dasim.covariance import solve_definite
 from dasim.events import GaussianEvent
-from dasim.filters.gaussian import linearize
+from dasim.filters.gaussian import Linearize, linearize
 from dasim.filters.guided import LinearProblem, factorize
 from dasim.filters.misfits import quantile
 from dasim.types import Key
@@ -76,8 +76,20 @@ class Modes(NamedTuple):
         return self.problem.g[best], self.white[best]
 
 
-def smoothing(transition, event: GaussianEvent, t, shape) -> Smoothing:
-    """c(x) = h(mean(x)), with H Q H^T from the transition's residual covariance."""
+def smoothing(
+    transition,
+    event: GaussianEvent,
+    t,
+    shape,
+    slopes: Linearize = linearize,
+    slopes_ahead: Linearize = linearize,
+) -> Smoothing:
+    """c(x) = h(mean(x)), with H Q H^T from the transition's residual covariance.
+
+    Args:
+        slopes: how c(x) is linearised at an ancestor.
+        slopes_ahead: how h is at a state of the cycle.
+    """
 
     def forward(v):
         return transition.mean(v.reshape(shape), t).reshape(-1)
@@ -86,11 +98,11 @@ def smoothing(transition, event: GaussianEvent, t, shape) -> Smoothing:
         return event.constraint(forward(x).reshape(shape))
 
     def linearized(x):
-        c, jac = linearize(ahead, x)
+        c, jac = slopes(ahead, x)
         cov = transition.residual_cov(x.reshape(shape), t)
         if cov is None:
             return c, jac, None
-        _, h = linearize(lambda v: event.constraint(v.reshape(shape)), forward(x))
+        _, h = slopes_ahead(lambda v: event.constraint(v.reshape(shape)), forward(x))
         return c, jac, h @ jax.vmap(cov.apply, 1, 1)(h.T)
 
     return Smoothing(event, ahead, linearized)

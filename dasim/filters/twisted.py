@@ -33,7 +33,7 @@ from jaxtyping import Array, Float
 
 from dasim.covariance import DenseCovariance, flatten
 from dasim.events import GaussianEvent
-from dasim.filters.gaussian import linearize
+from dasim.filters.gaussian import Linearize, linearize
 from dasim.filters.particle import Particles, systematic, weighted_anomalies
 from dasim.transitions import AbstractTransition
 from dasim.types import Key
@@ -56,15 +56,15 @@ class _Linear(NamedTuple):
         return -0.5 * jnp.sum(misfit**2 / variance + jnp.log(variance))
 
 
-def _linearized(constraint, value, point) -> _Linear:
-    c, jac = linearize(constraint, point)
+def _linearized(constraint, value, point, slopes: Linearize) -> _Linear:
+    c, jac = slopes(constraint, point)
     g, w = jnp.linalg.eigh(jac @ jac.T)
     g = jnp.where(g > 1e-9, g, 0.0)
     rows = (w.T @ jac) * jnp.where(g > 0, 1 / jnp.sqrt(jnp.maximum(g, 1e-9)), 0.0)[:, None]
     return _Linear(w.T @ (value - c + jac @ point), rows, g)
 
 
-def _mode(constraint, value, start):
+def _mode(constraint, value, start, slopes: Linearize):
     """Gauss-Newton steps to the mode of the posterior of e, shorter after one that fails."""
 
     def cost(e):
@@ -73,7 +73,7 @@ def _mode(constraint, value, start):
 
     def step(carry, _):
         e, least, length = carry
-        near = _linearized(constraint, value, e)
+        near = _linearized(constraint, value, e, slopes)
         change = near.rows.T @ (jnp.sqrt(near.g) / (1 + near.g) * near.rest) - e
         limit = TRUST / jnp.maximum(jnp.sqrt(jnp.sum(change**2)), 1e-9)
         trial = e + length * jnp.minimum(1.0, limit) * change
@@ -110,6 +110,7 @@ def weighted_draws(
     draws: int,
     angles: Float[Array, " level"],
     inflation: Float[Array, ""],
+    slopes: Linearize = linearize,
 ) -> tuple[Particles, Float[Array, ""]]:
     """Weighted draws of p(x' | y), `draws` of each member and kernel, and the log evidence.
 
@@ -119,6 +120,7 @@ def weighted_draws(
         bandwidths: b_k.
         angles: levels arctan(s) below pi/2, decreasing, the last one zero.
         inflation: factor on the anomalies of the prior.
+        slopes: how the event is linearised, as a function of standard normal numbers.
     """
     shape, members = prior.ensemble.shape[1:], flatten(prior.ensemble)
     (count, n), dtype = members.shape, members.dtype
@@ -142,14 +144,14 @@ def weighted_draws(
     def start(kernel, key):
         """One kernel's draws at the first level: they share a linearisation."""
         origin = jnp.zeros(n + transition.noise_size, dtype)
-        point = _mode(constraint(kernel), value, origin)
-        near = _linearized(constraint(kernel), value, point)
+        point = _mode(constraint(kernel), value, origin, slopes)
+        near = _linearized(constraint(kernel), value, point, slopes)
         rho = jnp.zeros((), dtype)
         keys = jax.random.split(key, draws)
         return jax.vmap(lambda k: _propose(origin, near, rho, angles[0], k))(keys)
 
     def at(angle, kernel, y):
-        near = _linearized(constraint(kernel), value, jnp.cos(angle) * y)
+        near = _linearized(constraint(kernel), value, jnp.cos(angle) * y, slopes)
         return near, near.log_psi(jnp.cos(angle) * y, jnp.sin(angle) ** 2)
 
     def level(carry, item):
