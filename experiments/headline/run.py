@@ -38,9 +38,10 @@ def runs(case: dict, plan: dict) -> tuple[schema.Run, dict[str, list[dict]]]:
         for m in family["methods"]
         if learned or m.get("transition") != "learned"
     ]
+    ours_best = known().get(str(case["number"]), {}).get("score", {}).get("settings", {})
     for m in methods:
-        if ours(m["name"]) and "half_width" in case:
-            m["localization_radius"] = case["half_width"]
+        if ours(m["name"]) and m["name"] not in grids:
+            m |= ours_best
     content = plan["defaults"] | case["run"] | {"methods": methods}
     run = schema.Run.model_validate(content)
     tried = {}

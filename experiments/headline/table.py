@@ -59,7 +59,8 @@ def write(plan: dict, results: dict):
 def _row(name: str, e: dict, base: float) -> str:
     if "settings" not in e:
         return f"| {name} | each of {e['tried']} lost a truth" + " |" * (len(COLUMNS) - 1)
-    settings = ", ".join(f"{k} {v:g}" for k, v in e["settings"].items()) or "defaults"
+    given = ((k, "none" if v is None else f"{v:g}") for k, v in e["settings"].items())
+    settings = ", ".join(f"{k} {v}" for k, v in given) or "defaults"
     cells = (
         name,
         settings,
