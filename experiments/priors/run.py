@@ -22,6 +22,7 @@ from dasim import diagnostics
 from dasim.config import System
 from dasim.problems import SHIPPED, climate, system_transition
 from dasim.trained import load_prior
+from dasim.transitions import AbstractTransition
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -49,6 +50,33 @@ def free_run(transition, states, key):
         return x, x
 
     return jax.lax.scan(step, states, jnp.arange(LONG))[1]
+
+
+class Repeated(eqx.Module):
+    """`times` intervals of a transition, each a draw from the last."""
+
+    transition: AbstractTransition
+    times: int = eqx.field(static=True)
+
+    def sample(self, x, t, key):
+        for k in jax.random.split(key, self.times):
+            x = self.transition.sample(x, t, k)
+            t = t + self.transition.interval
+        return x
+
+
+def shorter(content: dict) -> dict[str, Repeated]:
+    """The shipped priors of the same system that make up this interval when repeated."""
+    found = {}
+    for path in sorted(SHIPPED.glob("*.safetensors")):
+        transition, header = load_prior(path)
+        other = header["config"].get("system")
+        times = round(content["interval"] / transition.interval)
+        if other is None or other | {"interval": content["interval"]} != content or times < 2:
+            continue
+        if np.isclose(times * transition.interval, content["interval"]):
+            found[f"{path.stem}, {times} times"] = Repeated(transition, times)
+    return found
 
 
 def one_interval(transition, states, truth, key) -> dict:
@@ -114,6 +142,10 @@ def measure(name: str) -> dict | None:
         result[which] = one_interval(one, states, truth, draw_key)
         x = runs[which]
         result[which] |= {"mean": float(x.mean()), "std": float(x.std((0, 1)).mean())}
+    result["composed"] = {
+        which: one_interval(repeated, states, truth, draw_key)
+        for which, repeated in shorter(content).items()
+    }
     result["distance"] = distance(runs["model"], runs["prior"])
     result["distance_of_two_runs"] = distance(runs["model"], runs["again"])
     return result
@@ -163,6 +195,11 @@ def write(results: dict):
             lines.append(
                 f"| {label} | {r['bytes'] // 1000 if learned else ''} | {s['rmse']:.4f} | {s['crps']:.4f} "
                 f"| {s['ratio']:.3f} | {s['coverage_90']:.3f} | {s['mean']:.2f}, {s['std']:.2f} | {far:.4f} |"
+            )
+        for which, s in r.get("composed", {}).items():
+            lines.append(
+                f"| {which} | | {s['rmse']:.4f} | {s['crps']:.4f} | {s['ratio']:.3f} "
+                f"| {s['coverage_90']:.3f} | | |"
             )
     lines += ["", *(f"![{name}]({name}.png)" for name in sorted(results))]
     page = HERE / "README.md"
