@@ -38,15 +38,15 @@ def runs(case: dict, plan: dict) -> tuple[schema.Run, dict[str, list[dict]]]:
         for m in family["methods"]
         if learned or m.get("transition") != "learned"
     ]
-    ours_best = known().get(str(case["number"]), {}).get("score", {}).get("settings", {})
-    for m in methods:
-        if ours(m["name"]) and m["name"] not in grids:
-            m |= ours_best
     content = plan["defaults"] | case["run"] | {"methods": methods}
     run = schema.Run.model_validate(content)
+    best = known().get(str(case["number"]), {}).get("score", {}).get("settings", {})
     tried = {}
     for method in run.methods:
         grid = grids.get(method.name)
+        if grid is None and ours(method.name):
+            tried[method.name] = [best]
+            continue
         found = [] if grid is None else tuning.candidates(method, schema.Tune(grid=grid))
         tried[method.name] = found or [{}]
     return run, tried
