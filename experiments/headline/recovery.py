@@ -109,7 +109,7 @@ def main(names: list[str]):
             "shocks": len(found),
             "within_5": float(np.mean(np.array(found) <= WITHIN)),
             "median": float(np.median(found)),
-            "longest": max(found),
+            "longest": int(max(found)),
         }
         print(method.name, "told" if told else "", recovery, flush=True)
         if not told:
