@@ -133,7 +133,7 @@ class Within(_OfFunctional):
         return Parts(self._size, [], [box])
 
 
-def Exceeds(functional: Functional, level) -> Within:  # noqa: N802
+def Exceeds(functional: Functional, level) -> Within:
     """functional(x) >= level, for each of its numbers."""
     return Within(functional, low=level)
 
@@ -290,12 +290,7 @@ def _log_regions(c_mean, c_cov, size: int, boxes: list[Box]) -> Float[Array, ""]
         within = ((low <= c_mean) & (c_mean < high)).all(1)
         return jnp.where(within.any(), 0.0, -jnp.inf).astype(c_mean.dtype)
     each = jax.vmap(log_box, (None, None, 0, 0))(c_mean, c_cov, low, high)
-    most = jax.lax.stop_gradient(jnp.max(each))
-    most = jnp.where(jnp.isfinite(most), most, 0.0)
-    possible = jnp.isfinite(each)
-    total = jnp.sum(jnp.where(possible, jnp.exp(jnp.where(possible, each, most) - most), 0.0))
-    some = total > 0
-    return jnp.where(some, most + jnp.log(jnp.where(some, total, 1.0)), -jnp.inf)
+    return jax.nn.logsumexp(each)
 
 
 def _given(event: GaussianEvent, own: slice, c_mean, c_cov):
