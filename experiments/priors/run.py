@@ -65,16 +65,18 @@ class Repeated(eqx.Module):
         return x
 
 
-def shorter(content: dict) -> dict[str, Repeated]:
+def shorter(system: System) -> dict[str, Repeated]:
     """The shipped priors of the same system that make up this interval when repeated."""
     found = {}
     for path in sorted(SHIPPED.glob("*.safetensors")):
         transition, header = load_prior(path)
         other = header["config"].get("system")
-        times = round(content["interval"] / transition.interval)
-        if other is None or other | {"interval": content["interval"]} != content or times < 2:
+        times = round(system.interval / transition.interval)
+        if other is None or times < 2:
             continue
-        if np.isclose(times * transition.interval, content["interval"]):
+        # an older header may leave out settings that have defaults
+        other = SYSTEM.validate_python(other | {"interval": system.interval})
+        if other == system and np.isclose(times * transition.interval, system.interval):
             found[f"{path.stem}, {times} times"] = Repeated(transition, times)
     return found
 
@@ -125,7 +127,8 @@ def measure(name: str) -> dict | None:
     content = header["config"].get("system")
     if content is None:
         return None
-    model = system_transition(SYSTEM.validate_python(content))
+    system = SYSTEM.validate_python(content)
+    model = system_transition(system)
     start_key, truth_key, draw_key, run_key, other_key = jax.random.split(jax.random.key(7), 5)
     states = climate(model, STATES, start_key)
     keys = jax.random.split(truth_key, STATES)
@@ -144,7 +147,7 @@ def measure(name: str) -> dict | None:
         result[which] |= {"mean": float(x.mean()), "std": float(x.std((0, 1)).mean())}
     result["composed"] = {
         which: one_interval(repeated, states, truth, draw_key)
-        for which, repeated in shorter(content).items()
+        for which, repeated in shorter(system).items()
     }
     result["distance"] = distance(runs["model"], runs["prior"])
     result["distance_of_two_runs"] = distance(runs["model"], runs["again"])
