@@ -3,6 +3,8 @@
 from dasim import filters as filters
 from dasim import models as models
 from dasim import priors as priors
+from dasim.conditioning import conditional_draws as conditional_draws
+from dasim.conditioning import event_probability as event_probability
 from dasim.cycling import cycle as cycle
 from dasim.localization import Localization as Localization
 from dasim.localization import ring as ring

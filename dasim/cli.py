@@ -6,15 +6,15 @@ import os
 import shlex
 import shutil
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from dasim import config as schema
+from dasim.cli_events import probability, sample
+from dasim.terminal import bars_of_progress, console, escape, fail
 from dasim.types import DasimError, DataError, DivergedError
 
 app = typer.Typer(
@@ -27,33 +27,8 @@ app = typer.Typer(
 # wait in a worker for other workers: with two of them, as on two cores, a run can stand still
 # for ever (all threads in jax::ParallelBatchMap). Effective, as jax starts it later.
 os.environ.setdefault("NPROC", str(max(8, os.cpu_count() or 1)))
-console = Console()
-errors = Console(stderr=True)
-
 DEFAULT = "nyc-weather"
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: a.b=value.")]
-
-
-def _fail(error: DasimError) -> NoReturn:
-    errors.print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True, highlight=False)
-    raise typer.Exit(1)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
-def _bars() -> Progress:
-    return Progress(
-        TextColumn("{task.description:<28}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-    )
 
 
 @app.command()
@@ -73,7 +48,7 @@ def run(
             raise DataError(f"{folder}: has no checkpoint to resume from; run without --resume")
         if not resume and (folder / "checkpoint").is_dir():
             shutil.rmtree(folder / "checkpoint")
-        with _bars() as bars:
+        with bars_of_progress() as bars:
             tasks = {m.name: bars.add_task(m.name, total=None, note="") for m in settings.methods}
 
             def progress(name, done, total, note):
@@ -82,9 +57,9 @@ def run(
             scores = experiment.run(settings, folder, resume, progress)
     except DivergedError as error:
         _print_scores(json.loads((folder / "scores.json").read_text()))
-        _fail(error)
+        fail(error)
     except DasimError as error:
-        _fail(error)
+        fail(error)
     _print_scores(scores)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
 
@@ -107,7 +82,7 @@ def tune(
     try:
         settings = schema.read(schema.find_config(config), schema.Run, set_ or [])
         folder = out or Path("runs") / f"{settings.name}-tune"
-        with _bars() as bars:
+        with bars_of_progress() as bars:
             tasks = {
                 m.name: bars.add_task(m.name, total=None, note="")
                 for m in settings.methods
@@ -124,7 +99,7 @@ def tune(
 
             tuned.tune(settings, folder, method or [], shlex.join(words), progress, told)
     except DasimError as error:
-        _fail(error)
+        fail(error)
     console.print(
         f"scores: {folder / 'tune.json'}\ntuned config: {folder / 'tuned.yaml'}",
         soft_wrap=True,
@@ -152,8 +127,9 @@ def train(
         checkpoint = path.with_suffix(".training")
         if checkpoint.exists() and not resume:
             shutil.rmtree(checkpoint)
-        with _bars() as bars:
-            tasks = {s: bars.add_task(s, total=None, note="") for s in ("mean", "residual")}
+        with bars_of_progress() as bars:
+            stages = ("mean", "residual") if settings.window is None else ("window",)
+            tasks = {s: bars.add_task(s, total=None, note="") for s in stages}
 
             def report(stage, step, steps, training, held_out):
                 note = f"loss {training:.4g}, held out {held_out:.4g}"
@@ -161,16 +137,16 @@ def train(
 
             header = experiment.train(settings, path, checkpoint, report)
     except DasimError as error:
-        _fail(error)
+        fail(error)
     shutil.rmtree(checkpoint, ignore_errors=True)
     figures = header["held_out"]
-    console.print(
-        f"one-step mean: RMSE {figures['rmse_mean']:.4g} held out "
-        f"(persistence {figures['rmse_persistence']:.4g}); denoising loss "
-        f"{figures['denoising_loss']:.4g} (1 for a Gaussian residual)\nprior: {path}",
-        soft_wrap=True,
-        highlight=False,
-    )
+    told = f"denoising loss {figures['denoising_loss']:.4g} held out"
+    if settings.window is None:
+        told = (
+            f"one-step mean: RMSE {figures['rmse_mean']:.4g} held out (persistence "
+            f"{figures['rmse_persistence']:.4g}); {told} (1 for a Gaussian residual)"
+        )
+    console.print(f"{told}\nprior: {path}", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -186,7 +162,7 @@ def show(run_dir: Annotated[Path, typer.Argument(help="Folder of a run.")]):
         except ValueError as error:
             raise DataError(f"{run_dir / 'scores.json'}: not JSON: {error}") from None
     except DasimError as error:
-        _fail(error)
+        fail(error)
     _print_scores(scores)
 
 
@@ -275,7 +251,7 @@ def _print_tuning(name: str, entry: dict, tune: schema.Tune, most: int = 8):
         ratio = scores["rmse_analysis"] and scores["spread_analysis"] / scores["rmse_analysis"]
         table.add_row(
             "*" if i == entry["winner"] else mark,
-            *(_escape(str(v)) for v in settings.values()),
+            *(escape(str(v)) for v in settings.values()),
             *(
                 _with_error(scores[f"{metric}_analysis"], scores[f"{metric}_analysis_stderr"])
                 for metric in ("crps", "rmse")
@@ -320,6 +296,10 @@ def list_():
         console.print(
             f"  {path.stem}: {header['data']['description']}", highlight=False, soft_wrap=True
         )
+
+
+app.command()(sample)
+app.command()(probability)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import yaml
 from dasim import config as schema
 from dasim.build import make_filter
 from dasim.cycling import scan_cycles
-from dasim.pairs import Pairs, simulated_pairs, weather_pairs
+from dasim.pairs import Pairs, described, simulated_pairs, weather_pairs
 from dasim.priors.store import (
     load_arrays,
     read_header,
@@ -30,6 +30,12 @@ from dasim.problems import Problem, find_prior, make_problem, system_transition
 from dasim.report import write_report
 from dasim.results import MethodFile, reference_scores
 from dasim.trained import NetworkSpec, PriorSpec, load_prior, save_prior, train_transition
+from dasim.trajectories import (
+    TrajectorySpec,
+    save_trajectory_prior,
+    simulated_windows,
+    train_trajectory_prior,
+)
 from dasim.types import Analysis, DasimError, DivergedError
 from dasim.weather import DAY, QUANTITIES, VARIABLES, YEAR
 
@@ -264,6 +270,8 @@ def train(
         if checkpoint is not None:
             checkpoint.mkdir(parents=True, exist_ok=True)
     key = jax.random.key(settings.seed)
+    if settings.window is not None:
+        return _train_window(settings, path, checkpoint, report, key)
     networks = {
         "mean": NetworkSpec(**settings.mean.model_dump()),
         "residual": NetworkSpec(**settings.residual.model_dump()),
@@ -289,12 +297,49 @@ def train(
         report,
         start,
     )
-    header = {
-        "name": settings.name,
-        "config": settings.model_dump(mode="json"),
-        "data": {"description": pairs.description},
-        "held_out": figures,
-    }
+    header = _header(settings, pairs.description, figures)
     with _writing(path):
         save_prior(path, trained, spec, header)
+    return header
+
+
+def _header(settings: schema.Train, description: str, figures: dict) -> dict:
+    strange = None if settings.window is None else schema.OF_TRANSITIONS
+    return {
+        "name": settings.name,
+        "config": settings.model_dump(mode="json", exclude_none=True, exclude=strange),
+        "data": {"description": description},
+        "held_out": figures,
+    }
+
+
+def _train_window(settings: schema.Train, path: Path, checkpoint, report, key) -> dict:
+    window, transition = settings.window, system_transition(settings.system)
+    sizes = {k: getattr(window, k) for k in ("steps", "given", "channels", "n_steps")}
+    (size,) = transition.shape
+    spec = TrajectorySpec(
+        state=size, interval=transition.interval, schedule=settings.schedule, **sizes
+    )
+
+    def windows(key, count):
+        arguments = transition.model, spec.interval, spec.steps, count, key
+        return simulated_windows(*arguments, window.start, window.spin_up)
+
+    try:
+        prior, figures = train_trajectory_prior(
+            spec,
+            windows,
+            window.count,
+            FitSettings(**window.fit.model_dump()),
+            key,
+            checkpoint,
+            report,
+        )
+    except ValueError as error:
+        raise schema.ConfigError(f"window: {error}") from None
+    header = _header(
+        settings, f"windows of {spec.steps} states of {described(settings.system)}", figures
+    )
+    with _writing(path):
+        save_trajectory_prior(path, prior, spec, header)
     return header

@@ -62,14 +62,17 @@ def simulated_pairs(system: schema.System, perturbation: float, key: Key) -> Pai
 
     train_key, held_key = jax.random.split(key)
     held_out = drawer(bank(held_key))(jax.random.fold_in(held_key, 1), 4096)
-    settings = ", ".join(
-        f"{k} {v}" for k, v in system.model_dump(exclude_none=True).items() if k != "kind"
-    )
     return Pairs(
         drawer(bank(train_key)),
         held_out,
-        f"simulated {system.kind} ({settings}), ancestors perturbed by up to {perturbation}",
+        f"{described(system)}, ancestors perturbed by up to {perturbation}",
     )
+
+
+def described(system: schema.System) -> str:
+    """A system and its settings, for a prior's header."""
+    settings = system.model_dump(exclude_none=True, exclude={"kind"}).items()
+    return f"simulated {system.kind} ({', '.join(f'{k} {v}' for k, v in settings)})"
 
 
 def weather_pairs(data: schema.NYCWeather, periods: tuple[float, ...]) -> Pairs:

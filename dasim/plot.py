@@ -297,3 +297,40 @@ def to_bytes(fig, kind):
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
     fig.savefig(buffer, format=kind, dpi=130, metadata=metadata)
     return buffer.getvalue()
+
+
+@styled
+def draws_figure(draws, weights, interval, title) -> bytes:
+    """Draws of a prior as a PNG: paths of a trajectory's variables, histograms of a state's.
+
+    Args:
+        draws: `(draw, step, variable)`, or `(draw, *state)` where `interval` is None.
+        weights: `(draw,)`, or None for even ones.
+        interval: between steps.
+    """
+    rng = np.random.default_rng(0)
+    p = np.full(len(draws), 1 / len(draws)) if weights is None else weights / weights.sum()
+    if interval is None:
+        flat = draws.reshape(len(draws), -1)
+        shown = np.arange(min(flat.shape[1], 6))
+        figure = Figure((WIDTH, 2.6), layout="constrained")
+        for axis, i in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+            axis.hist(flat[:, i], 40, weights=p, color=PALETTE[0])
+            axis.set(xlabel=f"x[{i}]", yticks=[])
+    else:
+        picks = rng.choice(len(draws), 40, p=p)
+        count = min(draws.shape[2], 6)
+        figure = Figure((WIDTH, 1.7 * count + 0.5), layout="constrained")
+        time = np.arange(draws.shape[1]) * interval
+        order = rng.choice(len(draws), 2000, p=p)
+        for i, axis in enumerate(figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]):
+            low, middle, high = np.quantile(draws[order, :, i], [0.05, 0.5, 0.95], axis=0)
+            axis.plot(time, draws[picks, :, i].T, color=PALETTE[0], lw=0.6, alpha=0.35)
+            axis.fill_between(time, low, high, color=PALETTE[5], alpha=0.3, lw=0)
+            axis.plot(time, middle, color=PALETTE[1], lw=1.4)
+            axis.set(ylabel=f"x[{i}]")
+        axis.set(xlabel="model time", xlim=(0, time[-1]))
+    figure.suptitle(title, fontsize=10)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()

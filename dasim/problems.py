@@ -29,6 +29,8 @@ MODELS = {
     "lorenz96-two-scale": models.TwoScaleLorenz96,
     "kuramoto-sivashinsky": models.KuramotoSivashinsky,
     "kolmogorov": models.KolmogorovFlow,
+    "fitzhugh-nagumo": models.FitzHughNagumo,
+    "double-pendulum": models.DoublePendulum,
 }
 SHIPPED = Path(__file__).parent / "shipped"
 

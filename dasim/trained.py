@@ -10,10 +10,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from dasim import trajectories
 from dasim.covariance import DenseCovariance, DiagonalCovariance
 from dasim.priors.denoisers import EDMDenoiser, MeanNetwork, Standardizer, Whitener, limits
 from dasim.priors.networks import MLP, AbstractNetwork, PeriodicConv
-from dasim.priors.schedules import AbstractSchedule, VESchedule, VPSchedule
+from dasim.priors.schedules import AbstractSchedule, SubVPSchedule, VESchedule, VPSchedule
 from dasim.priors.store import load_arrays, read_header, save_arrays
 from dasim.priors.train import Batch, FitSettings, denoising_loss, fit, regression_loss
 from dasim.transitions import DiffusionTransition
@@ -54,7 +55,7 @@ class PriorSpec:
             the network sees whitened variables and corrects a linear regression.
         mean: network of E[x' | x].
         residual: network of the denoiser's correction.
-        schedule: "ve" or "vp".
+        schedule: "ve", "vp" or "sub-vp".
     """
 
     shape: tuple[int, ...]
@@ -63,7 +64,7 @@ class PriorSpec:
     alike: bool = False
     mean: NetworkSpec = NetworkSpec()
     residual: NetworkSpec = NetworkSpec()
-    schedule: Literal["ve", "vp"] = "ve"
+    schedule: Literal["ve", "vp", "sub-vp"] = "ve"
 
     def build(self, key: Key) -> DiffusionTransition:
         """An untrained transition."""
@@ -89,7 +90,8 @@ class PriorSpec:
         )
 
     def noise_schedule(self) -> AbstractSchedule:
-        return VESchedule() if self.schedule == "ve" else VPSchedule()
+        kinds = {"ve": VESchedule, "vp": VPSchedule, "sub-vp": SubVPSchedule}
+        return kinds[self.schedule]()
 
 
 Report = Callable[[str, int, int, float, float], None]
@@ -221,7 +223,7 @@ def save_prior(path: Path, transition: DiffusionTransition, spec: PriorSpec, hea
 
 
 def load_prior(path: Path, shape: tuple[int, ...] | None = None, interval: float | None = None):
-    """The transition in the file, and its header.
+    """The transition, or the prior of trajectories, in the file, and its header.
 
     Args:
         shape, interval: of the system that it is to serve, checked where given.
@@ -230,6 +232,12 @@ def load_prior(path: Path, shape: tuple[int, ...] | None = None, interval: float
         DataError: the file is broken, or a prior of another system.
     """
     header = read_header(path)
+    if header.get("format") == trajectories.FORMAT and shape is None:
+        return trajectories.load_trajectory_prior(path, header), header
+    if header.get("format") == trajectories.FORMAT:
+        raise DataError(
+            f"{path}: this is a prior of trajectories; a filter takes one of a transition"
+        )
     if header.get("format") != FORMAT:
         raise DataError(
             f"{path}: format is {header.get('format')!r}, expected {FORMAT!r}: not a prior file"

@@ -7,6 +7,7 @@ from dasim.config.methods import Tune as Tune
 from dasim.config.reading import configs_folder as configs_folder
 from dasim.config.reading import find_config as find_config
 from dasim.config.reading import read as read
+from dasim.config.runs import OF_TRANSITIONS as OF_TRANSITIONS
 from dasim.config.runs import NYCWeather as NYCWeather
 from dasim.config.runs import Run as Run
 from dasim.config.runs import Train as Train

@@ -132,15 +132,44 @@ class Fit(Section):
     patience: PositiveInt = 20
 
 
+class Window(Section):
+    """A prior of trajectories; see `dasim.trajectories`."""
+
+    steps: int = Field(60, ge=2)
+    given: PositiveInt = Field(3, description="first states that the prior may be told")
+    channels: tuple[PositiveInt, ...] = Field((32, 64, 64), min_length=1)
+    n_steps: PositiveInt = Field(20, description="network calls of a draw")
+    count: PositiveInt = Field(32768, description="simulated windows to train on")
+    start: PositiveFloat = Field(1.0, description="factor on the model's random first states")
+    spin_up: float | None = Field(None, ge=0, description="time from those to a window's first")
+    fit: Fit = Fit()
+
+
+# settings of `Train` that have no meaning for a window
+OF_TRANSITIONS = {"mean", "residual", "start", "fit_mean", "fit_residual", "perturbation"}
+
+
 class Train(Sourced):
-    """`dasim train`."""
+    """`dasim train`: the prior of a transition, or with `window` one of trajectories."""
 
     name: str = Field(pattern=NAME, max_length=60)
     seed: int = Field(0, ge=0)
     mean: Network = Network()
     residual: Network = Network()
-    schedule: Literal["ve", "vp"] = "ve"
+    schedule: Literal["ve", "vp", "sub-vp"] = "ve"
+    window: Window | None = None
     start: str | None = Field(None, description="a prior from whose weights the mean starts")
     fit_mean: Fit = Fit()
     fit_residual: Fit = Fit()
     perturbation: float = Field(1.0, ge=0, description="largest noise added to simulated ancestors")
+
+    @validator(mode="after")
+    def _of_one_kind(self):
+        if self.window is None:
+            return self
+        stray = sorted(OF_TRANSITIONS & self.model_fields_set)
+        if stray:
+            raise ValueError(f"{stray[0]} belongs to the prior of a transition, not to a window")
+        if self.system is None:
+            raise ValueError("window: a prior of trajectories is trained on a system")
+        return self

@@ -86,12 +86,33 @@ class KolmogorovSystem(SystemSection):
     dt: PositiveFloat = 0.02
 
 
+class FitzHughNagumoSystem(SystemSection):
+    """Two coupled cells of FitzHugh and Nagumo."""
+
+    kind: Literal["fitzhugh-nagumo"]
+    dt: PositiveFloat = 0.5
+    a: float = -0.025794
+    b: tuple[float, float] = (0.0065, 0.0135)
+    c: float = 0.02
+    k: float = 0.128
+    scale: PositiveFloat = 5.0
+
+
+class DoublePendulumSystem(SystemSection):
+    """The double pendulum."""
+
+    kind: Literal["double-pendulum"]
+    dt: PositiveFloat = 0.02
+
+
 System = Annotated[
     Lorenz63System
     | Lorenz96System
     | Lorenz84System
     | TwoScaleLorenz96System
     | KuramotoSivashinskySystem
-    | KolmogorovSystem,
+    | KolmogorovSystem
+    | FitzHughNagumoSystem
+    | DoublePendulumSystem,
     Field(discriminator="kind"),
 ]

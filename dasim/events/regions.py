@@ -60,10 +60,28 @@ class AbstractRegion(AbstractEvent):
 
     def holds(self, x: State) -> Bool[Array, ""]:
         """Whether it is so in a state. Raises TypeError for an event with an error."""
-        size, soft, boxes = self.parts()
-        if soft:
-            raise TypeError("an event with an error has a density; whether it holds is not known")
+        size, _, boxes = self._certain_parts()
         return jnp.isfinite(_log_regions(self.constraint(x), None, size, boxes))
+
+    def margin(
+        self, c: Float[Array, " k"], scale: Float[Array, " k"] | float = 1.0
+    ) -> Float[Array, ""]:
+        """How far a constraint lies within the event, in units of `scale`; below zero outside.
+
+        Of a box that of its nearest end, of several that of the best. Raises TypeError for an
+        event with an error.
+        """
+        size, _, boxes = self._certain_parts()
+        if not boxes:
+            return jnp.full((), -jnp.inf, c.dtype)
+        low, high = _ends(size, boxes, c.dtype)
+        return jnp.min(jnp.minimum(c - low, high - c) / scale, 1).max()
+
+    def _certain_parts(self) -> Parts:
+        parts = self.parts()
+        if parts.soft:
+            raise TypeError("an event with an error has a density; whether it holds is not known")
+        return parts
 
     def log_prob(self, c_mean, c_cov):
         size, soft, boxes = self.parts()
@@ -275,22 +293,27 @@ def _log_regions(c_mean, c_cov, size: int, boxes: list[Box]) -> Float[Array, ""]
         return jnp.zeros((), c_mean.dtype)
     if not boxes:
         return jnp.full((), -jnp.inf, c_mean.dtype)
-
-    def ends(which, infinite):
-        return jnp.stack(
-            [
-                jnp.stack([infinite if e is None else e.astype(c_mean.dtype) for e in row])
-                for row in ([box.get(i, (None, None))[which] for i in range(size)] for box in boxes)
-            ]
-        )
-
-    infinity = jnp.full((), jnp.inf, c_mean.dtype)
-    low, high = ends(0, -infinity), ends(1, infinity)
+    low, high = _ends(size, boxes, c_mean.dtype)
     if c_cov is None:
         within = ((low <= c_mean) & (c_mean < high)).all(1)
         return jnp.where(within.any(), 0.0, -jnp.inf).astype(c_mean.dtype)
     each = jax.vmap(log_box, (None, None, 0, 0))(c_mean, c_cov, low, high)
     return jax.nn.logsumexp(each)
+
+
+def _ends(size: int, boxes: list[Box], dtype):
+    """Lower and upper ends of all boxes, `(box, size)` each."""
+
+    def ends(which, infinite):
+        return jnp.stack(
+            [
+                jnp.stack([infinite if e is None else e.astype(dtype) for e in row])
+                for row in ([box.get(i, (None, None))[which] for i in range(size)] for box in boxes)
+            ]
+        )
+
+    infinity = jnp.full((), jnp.inf, dtype)
+    return ends(0, -infinity), ends(1, infinity)
 
 
 def _given(event: GaussianEvent, own: slice, c_mean, c_cov):

@@ -33,11 +33,12 @@ from dasim.filters.guidance import AbstractGuidance, guided_draw
 from dasim.filters.guided import guide
 from dasim.filters.inflation import check_factor
 from dasim.filters.modes import STEPS, smoothing
-from dasim.filters.particle import Particles, equally_weighted, systematic
+from dasim.filters.particle import Particles, equally_weighted
 from dasim.filters.twisted import ITERATIONS, principal_plane, reduce, weighted_draws
 from dasim.filters.windows import Window, check_lag, slide
 from dasim.localization import Localization
 from dasim.priors.schedules import VESchedule
+from dasim.resampling import systematic
 
 WEIGHTED_SIZE = 4  # largest state that is weighted unless told otherwise
 EVENNESS = 0.5  # of the members' weights: half of their logarithm is resampled, half is kept

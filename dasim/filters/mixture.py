@@ -17,7 +17,8 @@ from dasim.filters.base import AbstractEnsembleFilter
 from dasim.filters.enkf import kalman_increments
 from dasim.filters.gaussian import thin
 from dasim.filters.inflation import AbstractInflation, as_inflation
-from dasim.filters.particle import kernel_width, systematic
+from dasim.filters.particle import kernel_width
+from dasim.resampling import systematic
 
 
 class GaussianMixtureFilter(AbstractEnsembleFilter):

@@ -12,12 +12,13 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from dasim.covariance import flatten
 from dasim.filters.base import AbstractFilter, check_ensemble, constraints, describe, propagate
 from dasim.filters.gaussian import thin
-from dasim.types import Ensemble, Key
+from dasim.resampling import systematic
+from dasim.types import Ensemble
 
 
 class Particles(NamedTuple):
@@ -45,19 +46,6 @@ def weighted_anomalies(
     weights = jnp.where(jnp.sum(weights * (1 - weights)) > 1e-9, weights, 1 / len(weights))
     shares = weights / jnp.sum(weights * (1 - weights))
     return mean, jnp.sqrt(shares)[:, None] * (members - weights @ members)
-
-
-def systematic(
-    weights: Float[Array, " member"], key: Key, count: int | None = None
-) -> Int[Array, " count"]:
-    """Indices of the `count` members (as many as there are) that survive.
-
-    Each expects as many copies as its weight is worth.
-    """
-    n = weights.shape[0]
-    count = n if count is None else count
-    points = (jax.random.uniform(key, dtype=weights.dtype) + jnp.arange(count)) / count
-    return jnp.minimum(jnp.searchsorted(jnp.cumsum(weights), points), n - 1)
 
 
 def kernel_width(members: int, size: int) -> float:

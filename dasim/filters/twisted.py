@@ -34,7 +34,8 @@ from jaxtyping import Array, Float
 from dasim.covariance import DenseCovariance, flatten
 from dasim.events import GaussianEvent
 from dasim.filters.gaussian import Linearize, linearize
-from dasim.filters.particle import Particles, systematic, weighted_anomalies
+from dasim.filters.particle import Particles, weighted_anomalies
+from dasim.resampling import resampled, systematic
 from dasim.transitions import AbstractTransition
 from dasim.types import Key
 
@@ -158,7 +159,7 @@ def weighted_draws(
         kernel, y, log_weights, near, psi = carry
         angle, following, key = item
         resample_key, key = jax.random.split(key)
-        index, log_weights = _resampled(log_weights, resample_key)
+        index, log_weights = resampled(log_weights, resample_key)
         kernel, y, near, psi = jax.tree.map(lambda a: a[index], (kernel, y, near, psi))
         rho = jnp.cos(angle) / jnp.cos(following)
         move = jax.vmap(lambda y, near, k: _propose(y, near, rho, following, k))
@@ -182,16 +183,6 @@ def weighted_draws(
     log_weights = jnp.where(jnp.isfinite(log_weights), log_weights, -jnp.inf)
     total = jax.nn.logsumexp(log_weights)
     return Particles(states, log_weights - total), total - jnp.log(len(y))
-
-
-def _resampled(log_weights, key):
-    """Indices and log weights after systematic resampling, if the effective size is below half."""
-    size = len(log_weights)
-    total = jax.nn.logsumexp(log_weights)
-    weights = jnp.exp(log_weights - total)
-    low = jnp.sum(weights**2) * size > 2
-    index = jnp.where(low, systematic(weights, key), jnp.arange(size))
-    return index, jnp.where(low, total - jnp.log(size), log_weights)
 
 
 def principal_plane(draws: Particles) -> Float[Array, "draw 2"]:

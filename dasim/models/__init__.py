@@ -2,7 +2,9 @@
 
 from dasim.models.base import AbstractModel as AbstractModel
 from dasim.models.base import integrate as integrate
+from dasim.models.double_pendulum import DoublePendulum as DoublePendulum
 from dasim.models.etd import ETDRK4 as ETDRK4
+from dasim.models.fitzhugh_nagumo import FitzHughNagumo as FitzHughNagumo
 from dasim.models.kolmogorov import KolmogorovFlow as KolmogorovFlow
 from dasim.models.kuramoto_sivashinsky import KuramotoSivashinsky as KuramotoSivashinsky
 from dasim.models.linear import LinearGaussian as LinearGaussian

@@ -9,8 +9,12 @@ from dasim.priors.denoisers import Whitener as Whitener
 from dasim.priors.networks import MLP as MLP
 from dasim.priors.networks import AbstractNetwork as AbstractNetwork
 from dasim.priors.networks import PeriodicConv as PeriodicConv
+from dasim.priors.prior import DiffusionPrior as DiffusionPrior
 from dasim.priors.sampler import flow as flow
 from dasim.priors.sampler import sample as sample
 from dasim.priors.schedules import AbstractSchedule as AbstractSchedule
+from dasim.priors.schedules import SubVPSchedule as SubVPSchedule
 from dasim.priors.schedules import VESchedule as VESchedule
 from dasim.priors.schedules import VPSchedule as VPSchedule
+from dasim.priors.unet import UNet as UNet
+from dasim.priors.windows import WindowDenoiser as WindowDenoiser

@@ -25,7 +25,8 @@ class AbstractNetwork(eqx.Module):
         """The output field."""
 
 
-def _zero(layer):
+def zero_layer(layer):
+    """A layer with all weights zero."""
     return jax.tree.map(jnp.zeros_like, layer, is_leaf=eqx.is_array)
 
 
@@ -40,7 +41,7 @@ class MLP(AbstractNetwork):
         keys = jax.random.split(key, depth + 2)
         self.first = eqx.nn.Linear(k * n + s, width, key=keys[0])
         self.hidden = tuple(eqx.nn.Linear(width, width, key=q) for q in keys[2:])
-        self.last = _zero(eqx.nn.Linear(width, n, key=keys[1]))
+        self.last = zero_layer(eqx.nn.Linear(width, n, key=keys[1]))
 
     def __call__(self, fields, scalars):
         h = self.first(jnp.concatenate([fields.reshape(-1), scalars]))
@@ -76,12 +77,13 @@ class PeriodicConv(AbstractNetwork):
     ):
         keys = jax.random.split(key, 3 * depth + 2)
         self.lift = eqx.nn.Linear(width * k, channels, key=keys[0])
-        self.last = _zero(eqx.nn.Linear(channels, 1, key=keys[1]))
+        self.last = zero_layer(eqx.nn.Linear(channels, 1, key=keys[1]))
         self.gates = tuple(
             eqx.nn.Linear(width * channels, 2 * channels, key=q) for q in keys[2 : depth + 2]
         )
         self.films = tuple(
-            _zero(eqx.nn.Linear(s, 2 * channels, key=q)) for q in keys[depth + 2 : 2 * depth + 2]
+            zero_layer(eqx.nn.Linear(s, 2 * channels, key=q))
+            for q in keys[depth + 2 : 2 * depth + 2]
         )
         self.outs = tuple(
             eqx.tree_at(lambda m: m.weight, layer, layer.weight / (repeats * depth) ** 0.5)

@@ -3,7 +3,9 @@ r"""Noise schedules: the levels s of z = x + s C^(1/2) noise at which a prior is
 The variance-exploding schedule spaces levels as Karras et al. (2022, arXiv 2206.00364, eq. 5).
 The variance-preserving diffusion of Song et al. (2021, arXiv 2011.13456, eq. 11) has
 z_vp = alpha z with alpha = exp(-B(t)/2) and B the integral of beta; divided by alpha it is a
-variance-exploding one of level s(t) = sqrt(exp(B(t)) - 1), and it is used as such.
+variance-exploding one of level s(t) = sqrt(exp(B(t)) - 1), and it is used as such; so is the
+sub-variance-preserving one (eq. 29 there), of the same alpha and a noise of standard deviation
+1 - exp(-B(t)), as one of level s(t) = 2 sinh(B(t) / 2).
 """
 
 import abc
@@ -48,12 +50,12 @@ class VESchedule(AbstractSchedule):
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** u
 
 
-class VPSchedule(AbstractSchedule):
+class _LinearBeta(AbstractSchedule):
     """beta(t) linear from `beta_min` to `beta_max` over t in [t_min, 1]."""
 
-    beta_min: float = 0.1
-    beta_max: float = 20.0
-    t_min: float = 1e-3
+    beta_min: eqx.AbstractVar[float]
+    beta_max: eqx.AbstractVar[float]
+    t_min: eqx.AbstractVar[float]
 
     def __check_init__(self):
         if not 0 < self.beta_min < self.beta_max or not 0 < self.t_min < 1:
@@ -62,13 +64,38 @@ class VPSchedule(AbstractSchedule):
                 "expected 0 < beta_min < beta_max and 0 < t_min < 1"
             )
 
+    def integral(self, t):
+        """B(t)."""
+        return self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2
+
+    @abc.abstractmethod
     def level(self, t):
         """s(t)."""
-        integral = self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2
-        return jnp.sqrt(jnp.expm1(integral))
 
     def levels(self, n):
         return jnp.concatenate([self.level(jnp.linspace(1.0, self.t_min, n)), jnp.zeros(1)])
 
     def draw(self, u):
         return self.level(self.t_min + (1 - self.t_min) * u)
+
+
+class VPSchedule(_LinearBeta):
+    """Variance-preserving."""
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    t_min: float = 1e-3
+
+    def level(self, t):
+        return jnp.sqrt(jnp.expm1(self.integral(t)))
+
+
+class SubVPSchedule(_LinearBeta):
+    """Sub-variance-preserving."""
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    t_min: float = 1e-3
+
+    def level(self, t):
+        return 2 * jnp.sinh(self.integral(t) / 2)

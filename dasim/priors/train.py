@@ -21,12 +21,12 @@ import optax
 from jaxtyping import Array, Float
 
 from dasim.covariance import AbstractCovariance
-from dasim.priors.denoisers import EDMDenoiser, MeanNetwork
+from dasim.priors.denoisers import AbstractDenoiser, MeanNetwork
 from dasim.priors.schedules import AbstractSchedule
 from dasim.priors.store import load_arrays, save_arrays
 from dasim.types import DasimError, Key
 
-Batch = tuple[Float[Array, "batch cond"], Float[Array, "batch n"]]
+Batch = tuple[Float[Array, "batch *cond"], Float[Array, "batch n"]]
 
 
 class FitSettings(NamedTuple):
@@ -63,7 +63,7 @@ def regression_loss(
 
 
 def denoising_loss(
-    denoiser: EDMDenoiser, schedule: AbstractSchedule, batch: Batch, key: Key
+    denoiser: AbstractDenoiser, schedule: AbstractSchedule, batch: Batch, key: Key
 ) -> Float[Array, ""]:
     """The loss of stage two; 1 for F = 0 if the residual is Gaussian with covariance C."""
     cond, target = batch

@@ -1,0 +1,262 @@
+"""The probability of an event under a prior, and draws of the prior given it."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from scipy.stats import beta, norm, t
+
+from dasim.conditioning import density, splitting
+from dasim.conditioning.chain import CHAIN_CALLS, Draws, guided_chain
+from dasim.conditioning.guidance import AbstractGuidance, MomentGuidance, Target, calibrated
+from dasim.events.base import AbstractEvent
+from dasim.resampling import systematic
+from dasim.types import Key
+
+METHODS = "splitting", "smc", "noise-splitting", "mc", "density"
+ISLANDS = 8  # independent runs, from whose differences the error of an estimate is known
+LEVEL = 0.95
+BATCH = 250  # draws at a time
+CALIBRATION = 512  # draws by which the moments of a constraint are found
+
+
+class EventProbability(NamedTuple):
+    """An estimate of P(E).
+
+    Attributes:
+        probability: the estimate; of an event with an error (`Equals`, an observation) a density.
+        low, high: ends of a 95 % confidence interval.
+        std_error: standard error of log10 of the probability; infinite where it is zero.
+        calls: network evaluations, a derivative's product as two.
+        draws: draws given the event, `(draw, *shape)`.
+        log_weights: theirs, normalised, `(draw,)`.
+        method: by which it was found.
+    """
+
+    probability: float
+    low: float
+    high: float
+    std_error: float
+    calls: int
+    draws: Float[Array, "draw *shape"]
+    log_weights: Float[Array, " draw"]
+    method: str
+
+
+def event_probability(
+    prior: eqx.Module,
+    event: AbstractEvent,
+    key: Key,
+    method: str = "splitting",
+    cond: Array | None = None,
+    n: int = 2000,
+    levels: int = 64,
+    moves: int = 10,
+    guidance: AbstractGuidance | None = None,
+    probes: int | None = None,
+) -> EventProbability:
+    """P(E) under a diffusion prior, with a confidence interval and draws given the event.
+
+    Args:
+        prior: a `DiffusionPrior`, or a `DiffusionTransition`.
+        event: of a draw.
+        method: "splitting": multilevel splitting in the event's margin; "smc": weights of the
+            guided reverse chain (Wu et al. 2023), by far the cheapest where the constraint is
+            nearly linear; "noise-splitting": the same
+            weights without guidance, by a regression in place of moments; "mc": the share of plain
+            draws; "density": the ratio of the densities of the prior and of the guided probability
+            flow at the latter's draws (Finzi et al. 2023, sect. 4.3, with weights in place of a
+            mean logarithm).
+        cond: what the prior's denoiser takes as a condition: of a trajectory prior the first
+            states; of a transition `transition.condition(x, t)`.
+        n: draws in all; rounded up to a multiple of 8.
+        levels: noise levels of the chain ("smc", "noise-splitting").
+        moves: of each draw between two levels of the event ("splitting").
+        guidance: the approximate conditional score by default ("smc", "density").
+        probes: of the divergence's estimate ("density"); exact for up to 64 variables, else 8.
+
+    Raises:
+        ValueError: an unknown method, or an event that splitting does not reach.
+        TypeError: "splitting" of an event with an error, which has no margin.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
+    target = Target(prior, event, cond)
+    each = -(-n // ISLANDS)
+    if method in ("smc", "noise-splitting"):
+        return _by_chain(target, guidance, levels, each, key, method)
+    if method == "splitting":
+        return _by_splitting(target, each, moves, key)
+    if method == "mc":
+        return _by_counting(target, each * ISLANDS, key)
+    return _by_density(target, guidance or MomentGuidance(), each, probes, key)
+
+
+def conditional_draws(
+    prior: eqx.Module,
+    event: AbstractEvent,
+    key: Key,
+    n: int,
+    cond: Array | None = None,
+    levels: int = 64,
+    guidance: AbstractGuidance | None = None,
+    weighted: bool = True,
+) -> Float[Array, "n *shape"]:
+    """`n` draws of the prior given the event.
+
+    Args:
+        weighted: False for the guided chain's draws as they come: cheaper, and biased by what the
+            guidance gets wrong. Else four times as many are made, weighted and resampled.
+    """
+    target = Target(prior, event, cond)
+    if weighted:
+        found = _by_chain(target, guidance, levels, -(-4 * n // ISLANDS), key, "smc")
+        index = systematic(jnp.exp(found.log_weights), jax.random.fold_in(key, 1), n)
+        return found.draws[index]
+    guidance = guidance or MomentGuidance()
+    each = min(n, BATCH)
+    keys = jax.random.split(key, -(-n // each))
+    parts = [_chain(target, guidance, levels, each, k, False, True).u for k in keys]
+    return _states(target, jnp.concatenate(parts)[:n])
+
+
+_chain = eqx.filter_jit(guided_chain)
+_calibrated = eqx.filter_jit(calibrated)
+
+
+@eqx.filter_jit
+def _states(target: Target, u):
+    return jax.vmap(target.state)(u)
+
+
+def _by_chain(target, guidance, levels, each, key, method) -> EventProbability:
+    guided, spent = method == "smc", 0
+    if guidance is None and guided:
+        guidance = MomentGuidance()
+    elif guidance is None:
+        guidance = _calibrated(target, levels, jax.random.fold_in(key, 1), CALIBRATION)
+        spent = CALIBRATION * (target.prior.n_steps + levels)
+    keys = jax.random.split(key, ISLANDS)
+    runs = [_chain(target, guidance, levels, each, k, True, guided) for k in keys]
+    draws = Draws(*(jnp.stack(a) for a in zip(*runs, strict=True)))
+    log_each = np.asarray(draws.log_evidence, float)
+    log_weights = draws.log_weights + draws.log_evidence[:, None]
+    states = _states(target, draws.u.reshape(-1, draws.u.shape[-1]))
+    size = len(target.constraint(draws.u[0, 0]))
+    calls = spent + each * ISLANDS * levels * (CHAIN_CALLS + guidance.calls(size))
+    return _of_islands(log_each, calls, states, log_weights.reshape(-1), method)
+
+
+def _of_islands(log_each, calls, draws, log_weights, method) -> EventProbability:
+    """The mean of independent unbiased estimates; Student's interval for its logarithm."""
+    top = log_each.max()
+    if not np.isfinite(top):
+        nothing = jnp.full(len(draws), -jnp.log(len(draws)))
+        return EventProbability(0.0, 0.0, 1.0, np.inf, calls, draws, nothing, method)
+    each = np.exp(log_each - top)
+    mean, error = each.mean(), each.std(ddof=1) / len(each) ** 0.5
+    relative = error / mean
+    factor = np.exp(t.ppf(0.5 + LEVEL / 2, len(each) - 1) * relative)
+    probability = float(np.exp(top) * mean)
+    return EventProbability(
+        probability,
+        probability / factor,
+        probability * factor,
+        float(relative / np.log(10)),
+        calls,
+        draws,
+        jax.nn.log_softmax(log_weights),
+        method,
+    )
+
+
+def _by_splitting(target, each, moves, key) -> EventProbability:
+    pilot, key = jax.random.split(key)
+    noise = jax.random.normal(pilot, (BATCH, target.size), target.dtype)
+    scale = eqx.filter_jit(splitting.constraints)(target, noise).std(0) + 1e-12
+    levels = splitting.find_levels(target, scale, max(each, BATCH), moves, pilot)
+    found, noises, weights = [], [], []
+    for k in jax.random.split(key, ISLANDS):
+        probability, at = splitting.split(target, scale, levels, each, moves, k)
+        found.append(probability)
+        noises.append(at.noise)
+        inside = at.margin >= 0
+        weights.append(jnp.log(inside * probability / jnp.maximum(inside.sum(), 1)))
+    draws = jnp.concatenate([_drawn(target, noise) for noise in noises])
+    one = target.prior.n_steps
+    calls = one * (1 + len(levels) * moves) * (ISLANDS * each + max(each, BATCH)) + one * BATCH
+    with np.errstate(divide="ignore"):
+        log_each = np.log(np.asarray(found))
+    return _of_islands(log_each, calls, draws, jnp.concatenate(weights), "splitting")
+
+
+@eqx.filter_jit
+def _drawn(target: Target, noise):
+    shape = target.prior.shape
+    return jax.lax.map(
+        lambda e: splitting.draw(target, e).reshape(shape), noise, batch_size=splitting.BATCH
+    )
+
+
+def _by_counting(target, count, key) -> EventProbability:
+    log_probs, kept = [], []
+
+    @eqx.filter_jit
+    def batch(target, key):
+        noise = jax.random.normal(key, (BATCH, target.size), target.dtype)
+        draws = jax.vmap(lambda e: splitting.draw(target, e).reshape(target.prior.shape))(noise)
+        seen = jax.vmap(lambda x: target.event.log_prob(target.event.constraint(x), None))(draws)
+        return draws, seen
+
+    for k in jax.random.split(key, -(-count // BATCH)):
+        draws, seen = batch(target, k)
+        log_probs.append(np.asarray(seen))
+        kept.append(np.asarray(draws[np.isfinite(log_probs[-1])]))
+    seen = np.concatenate(log_probs)
+    calls, draws = len(seen) * target.prior.n_steps, jnp.asarray(np.concatenate(kept))
+    log_weights = jax.nn.log_softmax(jnp.asarray(seen[np.isfinite(seen)]))
+    share = np.exp(seen)
+    mean = float(share.mean())
+    if np.isin(share, (0.0, 1.0)).all():  # a count: the interval of Clopper and Pearson
+        k, m = int(share.sum()), len(seen)
+        low = beta.ppf((1 - LEVEL) / 2, k, m - k + 1) if k else 0.0
+        high = beta.ppf((1 + LEVEL) / 2, k + 1, m - k) if k < m else 1.0
+        error = np.sqrt((1 - mean) / k) if k else np.inf
+    else:
+        error = share.std(ddof=1) / len(seen) ** 0.5 / mean
+        factor = np.exp(norm.ppf(0.5 + LEVEL / 2) * error)
+        low, high = mean / factor, mean * factor
+    std_error = float(error / np.log(10))
+    return EventProbability(
+        mean, float(low), float(high), std_error, calls, draws, log_weights, "mc"
+    )
+
+
+def _by_density(target, guidance, each, probes, key) -> EventProbability:
+    if probes is None and target.size > density.EXACT:
+        probes = 8
+
+    @eqx.filter_jit
+    def one(target, key):
+        draw_key, density_key = jax.random.split(key)
+        v, log_q, steps = density.guided_draw(target, guidance, draw_key, probes)
+        log_p, more = density.log_density(target, v, density_key, probes)
+        level = target.prior.schedule.levels(8)[-2]
+        u = v * jnp.sqrt(1 + level**2)
+        log_weight = log_p - log_q + target.event.log_prob(target.constraint(u), None)
+        return u, log_weight, steps, more
+
+    run = eqx.filter_jit(lambda target, keys: jax.vmap(lambda k: one(target, k))(keys))
+    parts = [run(target, jax.random.split(k, each)) for k in jax.random.split(key, ISLANDS)]
+    u, log_weights, steps, more = (jnp.stack(a) for a in zip(*parts, strict=True))
+    log_each = np.asarray(jax.nn.logsumexp(log_weights, 1) - np.log(each), float)
+    # Heun's two stages; each a point and a product with each probe
+    products = 2 * (target.size if probes is None else probes)
+    size = len(target.constraint(u[0, 0]))
+    calls = 2 * int(steps.sum()) * (guidance.calls(size) * (1 + products))
+    calls += 2 * int(more.sum()) * (1 + products)
+    states = _states(target, u.reshape(-1, u.shape[-1]))
+    return _of_islands(log_each, calls, states, log_weights.reshape(-1), "density")

@@ -1,0 +1,136 @@
+r"""Multilevel splitting: a rare event as the last of several that are not.
+
+A draw of the prior is a function G of standard normal numbers e, the noise from which its
+probability flow starts. Levels l_1 < l_2 < ... < 0 of the event's margin are set so that each is
+passed by a tenth of the draws that passed the one before; between levels the survivors are copied
+and moved by steps
+
+    e' = sqrt(1 - b^2) e + b noise,         kept if the margin of G(e') is above the level,
+
+which leave the law of e given the level as it is (subset simulation: Au and Beck 2001, Prob. Eng.
+Mech. 16, 263-277; moves: Neal 1999). The levels are set in a first run, and the runs that count
+take them as they are, so that their estimates are unbiased.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from dasim.conditioning.guidance import Target
+from dasim.priors.sampler import flow
+from dasim.types import Key
+
+SHARE = 0.1  # of the draws that pass a level
+ACCEPTED = 0.3  # share of the moves, towards which their length is steered
+MOST_LEVELS = 60
+BATCH = 128
+
+
+class Level(NamedTuple):
+    """Draws that passed one level.
+
+    Attributes:
+        noise: e, `(draw, n)`.
+        margin: of G(e), `(draw,)`.
+        length: b of the next moves.
+    """
+
+    noise: Float[Array, "draw n"]
+    margin: Float[Array, " draw"]
+    length: Float[Array, ""]
+
+
+def draw(target: Target, noise: Float[Array, " n"]) -> Float[Array, " n"]:
+    """G(e), flat."""
+    prior = target.prior
+    return flow(prior.denoiser, prior.schedule, target.cond, noise, prior.n_steps)
+
+
+def constraints(target: Target, noise: Float[Array, "draw n"]) -> Float[Array, "draw k"]:
+    """The event's constraint of the draws that belong to `noise`."""
+
+    def one(e):
+        return target.event.constraint(draw(target, e).reshape(target.prior.shape))
+
+    return jax.vmap(one)(noise)
+
+
+@eqx.filter_jit
+def begin(target: Target, scale, count: int, key: Key) -> Level:
+    """Draws of the prior."""
+    noise = jax.random.normal(key, (count, target.size), target.dtype)
+    margin = _margins(target, scale, noise)
+    return Level(noise, margin, jnp.asarray(0.5, noise.dtype))
+
+
+@eqx.filter_jit
+def advance(target: Target, scale, level, at: Level, moves: int, key: Key) -> Level:
+    """As many draws above `level`: copies of those that are, moved `moves` times."""
+    pick, key = jax.random.split(key)
+    above = at.margin >= level
+    index = jax.random.choice(pick, len(above), above.shape, p=above / jnp.maximum(above.sum(), 1))
+
+    def move(carry, key):
+        noise, margin, length = carry
+        step_key, share_key = jax.random.split(key)
+        # lengths are spread, so that some suit whatever the level's shape
+        spread = jax.random.uniform(share_key, (len(noise), 1), noise.dtype, 0.5, 1.5)
+        b = jnp.minimum(length * spread, 1.0)
+        trial = jnp.sqrt(1 - b**2) * noise + b * jax.random.normal(
+            step_key, noise.shape, noise.dtype
+        )
+        new = _margins(target, scale, trial)
+        better = new >= level
+        noise = jnp.where(better[:, None], trial, noise)
+        length = jnp.clip(length * jnp.exp(better.mean() - ACCEPTED), 0.01, 1.0)
+        return (noise, jnp.where(better, new, margin), length), None
+
+    carry = at.noise[index], at.margin[index], at.length
+    return Level(*jax.lax.scan(move, carry, jax.random.split(key, moves))[0])
+
+
+def _margins(target: Target, scale, noise):
+    # in batches: a thousand draws of a trajectory at once do not fit a cache
+    def one(e):
+        c = target.event.constraint(draw(target, e).reshape(target.prior.shape))
+        return target.event.margin(c, scale)
+
+    return jax.lax.map(one, noise, batch_size=BATCH)
+
+
+def find_levels(target: Target, scale, count: int, moves: int, key: Key) -> list[float]:
+    """Levels below zero, each passed by a tenth of what passed the one before.
+
+    Raises:
+        ValueError: the event was not reached: its probability is too small, or zero.
+    """
+    at, found = begin(target, scale, count, key), []
+    for i in range(MOST_LEVELS):
+        level = float(jnp.quantile(at.margin, 1 - SHARE))
+        if level >= 0:
+            return found
+        if found and level <= found[-1]:
+            break
+        found.append(level)
+        at = advance(target, scale, jnp.asarray(level), at, moves, jax.random.fold_in(key, i))
+    raise ValueError(
+        f"splitting: the event was not reached after {len(found)} levels, the last of them "
+        f"{-found[-1]:.3g} standard deviations of the constraint short of it; it may be impossible"
+    )
+
+
+def split(
+    target: Target, scale, levels: list[float], count: int, moves: int, key: Key
+) -> tuple[float, Level]:
+    """An unbiased estimate of the probability, and its draws: those of margin >= 0 count."""
+    at, probability = begin(target, scale, count, key), 1.0
+    for i, level in enumerate(levels):
+        share = float(jnp.mean(at.margin >= level))
+        probability *= share
+        if share == 0:
+            return 0.0, at
+        at = advance(target, scale, jnp.asarray(level), at, moves, jax.random.fold_in(key, i))
+    return probability * float(jnp.mean(at.margin >= 0)), at

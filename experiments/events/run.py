@@ -1,0 +1,229 @@
+"""Event probabilities and draws of the shipped trajectory priors, against direct simulation.
+
+    python experiments/events/run.py [part ...] [--systems name,name] [--seeds 3]
+
+Parts: gaussian, truth, counts, probability, splitting, density, draws; all of them by default.
+Writes results.json after every figure, and README.md's tables and the figures (table.py).
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+
+os.environ.setdefault("NPROC", "8")  # see dasim.cli
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import typer
+from cases import CASES, truth
+from scipy.stats import ks_2samp, norm
+from table import write
+
+from dasim.conditioning import (
+    ConstantGuidance,
+    MomentGuidance,
+    conditional_draws,
+    event_probability,
+)
+from dasim.covariance import DenseCovariance
+from dasim.events import Exceeds
+from dasim.priors import DiffusionPrior, GaussianDenoiser, sample
+from dasim.problems import find_prior
+from dasim.trained import load_prior
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.json"
+WINDOWS = 200_000  # of the truth
+COUNTED = 20_000  # plain draws of a prior
+RARITIES = (1e-1, 1e-2, 1e-3, 1e-4)
+
+
+def known() -> dict:
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
+def keep(path: list[str], value):
+    """Into results.json, at the path."""
+    results = known()
+    at = results
+    for part in path[:-1]:
+        at = at.setdefault(part, {})
+    at[path[-1]] = value
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    print(*path, json.dumps(value)[:300], flush=True)
+
+
+def prior_of(name: str):
+    return load_prior(find_prior(f"{name}-window"))[0]
+
+
+def events(name: str) -> dict[str, Exceeds]:
+    """The event of the paper, and the thresholds of the sweep."""
+    found = {"event": Exceeds(CASES[name].event, 0.0)}
+    for label, level in known()[name]["thresholds"].items():
+        found[label] = Exceeds(CASES[name].sweep, level)
+    return found
+
+
+def measure_gaussian(seeds: int):
+    """A Gaussian prior and a linear event, whose probability is known."""
+    rng = np.random.default_rng(0)
+    n = 12
+    root = rng.standard_normal((n, n))
+    cov, weights = root @ root.T / n + 0.1 * np.eye(n), jnp.full(n, 1 / n)
+    denoiser = GaussianDenoiser(
+        jnp.asarray(rng.standard_normal(n)), DenseCovariance.from_matrix(jnp.asarray(cov))
+    )
+    prior = DiffusionPrior(denoiser, (n,), n_steps=1)
+    mean, std = float(weights @ denoiser.offset), float(np.sqrt(weights @ cov @ weights))
+    functional = lambda x: jnp.sum(weights * x)
+    repetitions = 20
+    for method in ("smc", "noise-splitting", "splitting", "density", "mc"):
+        for p in (1e-1, 1e-3, 1e-6):
+            if method == "mc" and p < 1e-3:
+                continue
+            event = Exceeds(functional, mean + std * norm.isf(p))
+            found = [
+                event_probability(prior, event, jax.random.key(k), method, n=1000, levels=24)
+                for k in range(repetitions)
+            ]
+            errors = np.log10([max(f.probability, 1e-12) / p for f in found])
+            value = {
+                "bias": float(errors.mean()),
+                "rms": float(np.sqrt(np.mean(errors**2))),
+                "covered": float(np.mean([f.low <= p <= f.high for f in found])),
+                "calls": found[0].calls,
+                "repetitions": repetitions,
+            }
+            if method == "smc":
+                k = np.asarray(jax.vmap(functional)(found[0].draws))
+                w = np.exp(np.asarray(found[0].log_weights))
+                exact = mean + std * norm.pdf(norm.isf(p)) / p
+                value["mean of the functional"] = [float(w @ k), float(exact)]
+            keep(["gaussian", method, f"{p:g}"], value)
+
+
+def measure_truth(name: str):
+    """Probabilities of the true system, and the thresholds of the sweep."""
+    case = CASES[name]
+    found = truth(name, WINDOWS, {"event": case.event, "sweep": case.sweep, "mode": case.mode}, 0)
+    inside = found["event"] > 0
+    thresholds = {f"{p:g}": float(np.quantile(found["sweep"], 1 - p)) for p in RARITIES}
+    keep([name, "thresholds"], thresholds)
+    value = {k: float(np.mean(found["sweep"] > level)) for k, level in thresholds.items()}
+    value |= {"event": float(inside.mean()), "mode": float(found["mode"][inside].mean())}
+    keep([name, "truth"], value)
+
+
+def measure_counts(name: str):
+    """The prior's own probabilities, by plain draws that all events share."""
+    prior = prior_of(name)
+    asked = events(name)
+
+    @jax.jit
+    def batch(key):
+        def one(k):
+            x = sample(prior.denoiser, prior.schedule, None, k, prior.n_steps)
+            return {n: e.holds(x.reshape(prior.shape)) for n, e in asked.items()}
+
+        return jax.vmap(one)(jax.random.split(key, 500))
+
+    total = dict.fromkeys(asked, 0)
+    for i in range(COUNTED // 500):
+        for label, inside in batch(jax.random.fold_in(jax.random.key(5), i)).items():
+            total[label] += int(inside.sum())
+    keep([name, "counts"], {"n": COUNTED, "calls": COUNTED * prior.n_steps} | total)
+
+
+def measure_probability(name: str, method: str, seeds: int, **options):
+    prior = prior_of(name)
+    for label, event in events(name).items():
+        for seed in range(seeds):
+            if str(seed) in known()[name].get(method, {}).get(label, {}):
+                continue
+            began = time.perf_counter()
+            found = event_probability(
+                prior, event, jax.random.fold_in(jax.random.key(9), seed), method, **options
+            )
+            value = {k: getattr(found, k) for k in ("probability", "low", "high", "calls")}
+            value["seconds"] = round(time.perf_counter() - began, 1)
+            keep([name, method, label, str(seed)], value)
+
+
+def measure_draws(name: str):
+    """Draws given the event of the paper, by several samplers, against the truth's."""
+    case, prior = CASES[name], prior_of(name)
+    functions = {"event": case.event, **case.others, "mode": case.mode}
+    true = truth(name, WINDOWS, functions, 1)
+    inside = true["event"] > 0
+    event = Exceeds(case.event, 0.0)
+    width = float(true["event"].std())
+    kinds = {
+        "smc": (MomentGuidance(), True),
+        "score": (MomentGuidance(), False),
+        "score, variance differentiated": (MomentGuidance(True), False),
+        "constant strength": (ConstantGuidance(0.1 * width), False),
+    }
+    every = jax.jit(jax.vmap(lambda x: {k: f(x) for k, f in functions.items()}))
+    for label, (guidance, weighted) in kinds.items():
+        if label in known()[name].get("draws", {}):
+            continue
+        began = time.perf_counter()
+        x = conditional_draws(
+            prior, event, jax.random.key(3), 500, guidance=guidance, weighted=weighted
+        )
+        got = {k: np.asarray(v) for k, v in every(x).items()}
+        tests = {
+            k: ks_2samp(got[k], true[k][inside], method="asymp") for k in functions if k != "mode"
+        }
+        value = {
+            "inside": float(np.mean(got["event"] >= 0)),
+            "mode": float(got["mode"].mean()),
+            "true mode": float(true["mode"][inside].mean()),
+            "ks": {k: [float(t.statistic), float(t.pvalue)] for k, t in tests.items()},
+            "distinct": len(np.unique(got["event"])),
+            "seconds": round(time.perf_counter() - began, 1),
+        }
+        keep([name, "draws", label], value)
+        if label == "smc":
+            np.savez_compressed(HERE / f"{name}-draws.npz", draws=np.asarray(x[:60], np.float32))
+
+
+def main(
+    parts: Annotated[list[str] | None, typer.Argument()] = None,
+    systems: str = ",".join(CASES),
+    seeds: int = 3,
+):
+    chosen = parts or [
+        "gaussian",
+        "truth",
+        "counts",
+        "probability",
+        "splitting",
+        "density",
+        "draws",
+    ]
+    if "gaussian" in chosen:
+        with jax.enable_x64(True):
+            measure_gaussian(seeds)
+    for name in systems.split(","):
+        if "truth" in chosen:
+            measure_truth(name)
+        if "counts" in chosen:
+            measure_counts(name)
+        if "probability" in chosen:
+            measure_probability(name, "smc", seeds, n=1000, levels=64)
+        if "splitting" in chosen:
+            measure_probability(name, "splitting", 1, n=400)
+        if "density" in chosen:
+            measure_probability(name, "density", 1, n=64)
+        if "draws" in chosen:
+            measure_draws(name)
+    write(known())
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,183 @@
+"""Events of diffusion priors: probabilities and draws where both are known in closed form."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import kstest, norm, truncnorm
+
+import dasim
+from dasim.conditioning import ConstantGuidance, MomentGuidance
+from dasim.conditioning.guidance import Target
+from dasim.covariance import DenseCovariance
+from dasim.events import Equals, Exceeds, Within
+from dasim.priors import AbstractDenoiser, DiffusionPrior, GaussianDenoiser
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+N = 5
+WEIGHTS = np.linspace(0.1, 0.5, N)
+ROOT = np.random.default_rng(0).standard_normal((N, N))
+COV, OFFSET = ROOT @ ROOT.T / N + 0.1 * np.eye(N), np.arange(N) - 2.0
+MEAN, STD = float(WEIGHTS @ OFFSET), float(np.sqrt(WEIGHTS @ COV @ WEIGHTS))
+KEY = jax.random.key(4)
+
+
+def functional(x):
+    return jnp.sum(jnp.asarray(WEIGHTS) * x)
+
+
+def gaussian():
+    cov = DenseCovariance.from_matrix(jnp.asarray(COV))
+    return DiffusionPrior(GaussianDenoiser(jnp.asarray(OFFSET), cov), (N,), n_steps=1)
+
+
+def above(p):
+    """The event of probability p."""
+    return Exceeds(functional, MEAN + STD * norm.isf(p))
+
+
+@pytest.mark.parametrize(
+    ("method", "p", "n"),
+    [
+        ("smc", 1e-1, 1600),
+        ("smc", 1e-6, 1600),
+        ("noise-splitting", 1e-2, 1600),
+        ("splitting", 1e-1, 1600),
+        ("splitting", 1e-6, 1600),
+        ("density", 1e-6, 64),
+        ("mc", 1e-1, 4000),
+    ],
+)
+def test_probabilities_of_a_gaussian_prior(method, p, n):
+    found = dasim.event_probability(gaussian(), above(p), KEY, method, n=n, levels=16)
+    assert found.std_error < 0.12
+    assert abs(np.log10(found.probability / p)) < 4 * found.std_error + 0.01
+    assert found.low < found.probability < found.high
+    # the draws are those of the normal law cut off at the level
+    weights = np.exp(np.asarray(found.log_weights))
+    np.testing.assert_allclose(weights.sum(), 1, rtol=1e-6)
+    inside = np.asarray(jax.vmap(above(p).holds)(found.draws))
+    assert weights[~inside].sum() == 0
+    got = weights @ np.asarray(jax.vmap(functional)(found.draws))
+    exact = MEAN + STD * norm.pdf(norm.isf(p)) / p
+    size = 1 / np.sum(weights**2)
+    spread = STD * np.sqrt(truncnorm(norm.isf(p), np.inf).var() / min(size, 100))
+    assert abs(got - exact) < 5 * spread
+
+
+def test_draws_given_an_event_have_its_law():
+    event = Within(functional, MEAN + STD, MEAN + 2 * STD)
+    x = dasim.conditional_draws(gaussian(), event, KEY, 400, levels=16)
+    scaled = (np.asarray(jax.vmap(functional)(x)) - MEAN) / STD
+    assert kstest(scaled[::2], truncnorm(1, 2).cdf).pvalue > 0.01
+    # what the event does not see keeps its law: along a direction that does not covary
+    other = np.linalg.svd((COV @ WEIGHTS)[None])[2][1]
+    free = (np.asarray(x) - OFFSET) @ other / np.sqrt(other @ COV @ other)
+    assert kstest(free[::2], norm.cdf).pvalue > 0.01
+
+
+def test_an_observation_has_its_density():
+    value, std = MEAN + 2 * STD, 0.5 * STD
+    event = Equals(functional, value, std)
+    exact = norm.pdf(value, MEAN, np.hypot(STD, std))
+    for method in ("smc", "mc"):
+        found = dasim.event_probability(gaussian(), event, KEY, method, n=1600, levels=16)
+        assert abs(np.log10(found.probability / exact)) < 4 * found.std_error + 0.01
+    with pytest.raises(TypeError, match="whether it holds is not known"):
+        dasim.event_probability(gaussian(), event, KEY, "splitting", n=64)
+
+
+def test_composed_events():
+    first, second = (lambda x: x[0]), (lambda x: x[3])
+    event = Exceeds(first, OFFSET[0]) & ~Exceeds(second, OFFSET[3])
+    correlation = COV[0, 3] / np.sqrt(COV[0, 0] * COV[3, 3])
+    exact = 0.25 - np.arcsin(correlation) / (2 * np.pi)
+    for method in ("smc", "splitting"):
+        found = dasim.event_probability(gaussian(), event, KEY, method, n=1600, levels=16)
+        assert abs(np.log10(found.probability / exact)) < 4 * found.std_error + 0.01
+
+
+class Mixture(AbstractDenoiser):
+    """Two normal laws N(+-1, 0.2^2) of equal weight in the first number, N(0, 1) in the other."""
+
+    def mean(self, cond=None):
+        return jnp.zeros(2)
+
+    def cov(self, cond=None):
+        return DenseCovariance.from_matrix(jnp.diag(jnp.array([1.04, 1.0])))
+
+    def correction(self, v, sigma, cond=None):
+        sine2 = sigma**2 / (1 + sigma**2)
+        cosine2 = 1 - sine2
+        center, variance = 1 / jnp.sqrt(1.04), 0.04 / 1.04
+        total = cosine2 * variance + sine2
+        mode = jnp.sqrt(cosine2) * center
+        share = jax.nn.sigmoid(2 * v[0] * mode / total)
+        mean = (2 * share - 1) * mode
+        score = -(v[0] - mean) / total
+        # F = (score + v) / cot(a)
+        return jnp.array([1.0, 0.0]) * (score + v[0]) * sigma
+
+
+def test_two_modes_are_kept():
+    prior = DiffusionPrior(Mixture(), (2,), n_steps=40)
+    event = Exceeds(lambda x: x[0] ** 2, 1.44)
+    exact = norm.sf(1.2, 1, 0.2) + norm.cdf(-1.2, 1, 0.2)
+    for method in ("noise-splitting", "splitting"):
+        found = dasim.event_probability(prior, event, KEY, method, n=1600, levels=32)
+        assert abs(np.log10(found.probability / exact)) < 4 * found.std_error + 0.02
+        weights = np.exp(np.asarray(found.log_weights))
+        assert abs(weights @ np.asarray(found.draws[:, 0] > 0) - 0.5) < 0.15
+
+
+def test_moments_are_exact_for_a_gaussian_prior():
+    target, angle = Target(gaussian(), above(0.01)), jnp.asarray(0.9)
+    v = jax.random.normal(KEY, (N,))
+    plain, full = (MomentGuidance(d)(target, v, angle) for d in (False, True))
+    # the variance does not depend on the point, so its derivative adds nothing
+    np.testing.assert_allclose(plain.shift, full.shift, rtol=1e-6)
+    mean = float(functional(target.state(jnp.cos(angle) * v)))
+    left = STD * float(jnp.sin(angle))
+    exact = norm.logsf(MEAN + STD * norm.isf(0.01), mean, left)
+    np.testing.assert_allclose(plain.log_psi, exact, rtol=1e-6)
+    slope = jax.grad(lambda v: MomentGuidance()(target, v, angle).log_psi)(v)
+    scale = jnp.sin(angle) * jnp.tan(angle)
+    np.testing.assert_allclose(plain.shift, scale * slope, rtol=1e-6)
+
+
+def test_constant_strength_leaves_the_event():
+    x = {
+        guidance: dasim.conditional_draws(
+            gaussian(), above(0.02), KEY, 250, levels=16, guidance=guidance, weighted=False
+        )
+        for guidance in (MomentGuidance(), ConstantGuidance(STD))
+    }
+    inside = [float(jax.vmap(above(0.02).holds)(draws).mean()) for draws in x.values()]
+    assert inside[0] > 0.9 and inside[1] < inside[0] - 0.1
+
+
+def test_what_is_refused():
+    with pytest.raises(ValueError, match="method is 'exact', expected one of splitting"):
+        dasim.event_probability(gaussian(), above(0.1), KEY, "exact")
+    impossible = Exceeds(lambda x: jnp.tanh(x[0]), 2.0)
+    with pytest.raises(ValueError, match="the event was not reached after .* may be impossible"):
+        dasim.event_probability(gaussian(), impossible, KEY, "splitting", n=64, moves=2)
+    assert dasim.event_probability(gaussian(), impossible, KEY, "mc", n=250).probability == 0
+    assert dasim.event_probability(gaussian(), impossible, KEY, "smc", n=64, levels=8).low == 0
+
+
+def test_a_transition_is_asked_for_its_next_state():
+    matrix = jnp.eye(N) * 0.5
+    denoiser = eqx.tree_at(
+        lambda d: d.matrix, gaussian().denoiser, matrix, is_leaf=lambda a: a is None
+    )
+    transition = dasim.DiffusionTransition(denoiser, 1.0, (N,))
+    x = jnp.ones(N)
+    cond = transition.condition(x, jnp.zeros(()))
+    found = dasim.event_probability(
+        transition, above(1e-3), KEY, "smc", cond=cond, n=800, levels=16
+    )
+    exact = norm.sf(norm.isf(1e-3) - 0.5 * WEIGHTS.sum() / STD)
+    assert abs(np.log10(found.probability / exact)) < 4 * found.std_error + 0.01
