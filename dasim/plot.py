@@ -326,10 +326,13 @@ def draws_figure(draws, weights, interval, title) -> bytes:
         for i, axis in enumerate(figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]):
             low, middle, high = np.quantile(draws[order, :, i], [0.05, 0.5, 0.95], axis=0)
             axis.plot(time, draws[picks, :, i].T, color=PALETTE[0], lw=0.6, alpha=0.35)
-            axis.fill_between(time, low, high, color=PALETTE[5], alpha=0.3, lw=0)
-            axis.plot(time, middle, color=PALETTE[1], lw=1.4)
+            band = {"color": PALETTE[5], "alpha": 0.3, "lw": 0, "label": "90 % of the draws"}
+            axis.fill_between(time, low, high, **band)
+            axis.plot(time, middle, color=PALETTE[1], lw=1.4, label="median")
             axis.set(ylabel=f"x[{i}]")
         axis.set(xlabel="model time", xlim=(0, time[-1]))
+        handles = axis.get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower right", ncols=2, fontsize=8)
     figure.suptitle(title, fontsize=10)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)

@@ -266,12 +266,11 @@ def test_fitzhugh_nagumo_facts():
     a, k, c, b = -0.025794, 0.128, 0.02, (0.0065, 0.0135)
     first = 0.4 * (a - 0.4) * (0.4 - 1) - 0.02 + k * (-0.1 - 0.4)
     second = b[1] * -0.1 - c * 0.05
-    np.testing.assert_allclose(
-        rate(model, jnp.asarray(x))[jnp.array([0, 3])], [5 * first, 5 * second]
-    )
+    found = rate(model, jnp.asarray(x))
+    np.testing.assert_allclose(found[jnp.array([0, 3])], [5 * first, 5 * second])
     # the units of the variables change nothing else
     other = FitzHughNagumo(scale=1.0)
-    np.testing.assert_allclose(rate(model, jnp.asarray(x)), 5 * rate(other, jnp.asarray(x) / 5))
+    np.testing.assert_allclose(found, 5 * rate(other, jnp.asarray(x) / 5))
     assert model.spin_up == 1500
 
 
@@ -315,7 +314,7 @@ SMALL = {
     [
         (Lorenz84, 0.4, None),
         (FitzHughNagumo, 8.0, None),
-        (DoublePendulum, 1.0, None),
+        (DoublePendulum, 0.25, None),
         (lambda dt: TwoScaleLorenz96(4, 3, dt=dt), 0.03, None),
         (lambda dt: KuramotoSivashinsky(16, 30.0, dt), 1.0, ks_tendency(16, 30.0)),
         (lambda dt: KolmogorovFlow(**FLOW, dt=dt), 0.5, flow_tendency),
@@ -353,7 +352,7 @@ def test_what_every_model_owes(kind):
     np.testing.assert_allclose(tangent, (batch[1] - batch[2]) / 2e-5, rtol=1e-6, atol=1e-6)
     assert model.coords.shape[0] == starts[0].size and model.coords.ndim == 2
     assert model.period is None or len(model.period) == model.coords.shape[1]
-    assert model.spin_up > 0
+    assert model.spin_up >= 0
 
 
 def test_coordinates():

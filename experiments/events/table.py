@@ -1,2 +1,112 @@
-def write(results):
-    pass
+"""The tables of README.md, and the figure of the sweeps."""
+
+import json
+import math
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+HERE = Path(__file__).parent
+METHODS = "splitting", "smc", "noise-splitting", "density"
+COLOURS = dict(zip(METHODS, ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=True))
+
+
+def gaussian(results: dict) -> list[str]:
+    lines = [
+        "| method | P | mean error of log10 P | RMS | interval covers | network calls |",
+        "|---|---|---|---|---|---|",
+    ]
+    for method, rows in results.get("gaussian", {}).items():
+        for p, r in rows.items():
+            lines.append(
+                f"| {method} | {p} | {r['bias']:+.3f} | {r['rms']:.3f} "
+                f"| {r['covered']:.2f} of {r['repetitions']} | {r['calls']:,} |"
+            )
+    return lines
+
+
+def systems(results: dict) -> list[str]:
+    lines = [
+        "| system | event | truth | prior, counted | method | estimate | 95 % interval | calls |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, r in results.items():
+        if name == "gaussian":
+            continue
+        for label, true in r["truth"].items():
+            if label == "mode":
+                continue
+            counted = r["counts"][label] / r["counts"]["n"] if "counts" in r else math.nan
+            what = "of the paper" if label == "event" else f"sweep, {label}"
+            head = f"| {name} | {what} | {true:.3g} | {counted:.3g} "
+            rows = [(m, e) for m in METHODS for e in r.get(m, {}).get(label, {}).values()]
+            for method, e in rows or [(None, None)]:
+                if method is None:
+                    lines.append(head + "| | | | |")
+                    continue
+                lines.append(
+                    head + f"| {method} | {e['probability']:.3g} | {e['low']:.2g} to "
+                    f"{e['high']:.2g} | {e['calls']:,} |"
+                )
+                head = "| | | | "
+    return lines
+
+
+def draws(results: dict) -> list[str]:
+    lines = [
+        "| system | sampler | inside | first mode (truth) | KS p: event, others | distinct |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, r in results.items():
+        for label, d in r.get("draws", {}).items():
+            tests = ", ".join(f"{p:.2g}" for _, p in d["ks"].values())
+            lines.append(
+                f"| {name} | {label} | {d['inside']:.3f} | {d['mode']:.3f} ({d['true mode']:.3f}) "
+                f"| {tests} | {d['distinct']} |"
+            )
+    return lines
+
+
+def figure(results: dict):
+    names = [n for n in results if n != "gaussian"]
+    fig = Figure((3.4 * len(names), 3.3), layout="constrained")
+    for axis, name in zip(fig.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        r = results[name]
+        labels = list(r["thresholds"])
+        levels = [r["thresholds"][k] for k in labels]
+        axis.semilogy(levels, [r["truth"][k] for k in labels], "k-", lw=1.5, label="true system")
+        if "counts" in r:
+            share = [r["counts"][k] / r["counts"]["n"] or math.nan for k in labels]
+            axis.semilogy(levels, share, "kx", ms=7, label="prior, counted")
+        for shift, method in enumerate(METHODS):
+            found = r.get(method, {})
+            width = 0.012 * (levels[-1] - levels[0]) * (shift + 1)
+            for i, (level, k) in enumerate(zip(levels, labels, strict=True)):
+                for e in found.get(k, {}).values():
+                    p = e["probability"]
+                    error = [[p - e["low"]], [e["high"] - p]]
+                    told = method if i == 0 else None
+                    axis.errorbar(
+                        level + width, p, error, fmt="o", ms=4, color=COLOURS[method], label=told
+                    )
+        axis.set(title=name, xlabel="threshold", ylim=(1e-7, 1))
+    axis.legend(frameon=False, fontsize=7)
+    fig.axes[0].set(ylabel="probability")
+    fig.savefig(HERE / "sweeps.png", dpi=110)
+
+
+def write(results: dict):
+    """README.md between its marks."""
+    parts = [gaussian(results), systems(results), draws(results)]
+    page = HERE / "README.md"
+    text = page.read_text()
+    for mark, lines in zip(("gaussian", "systems", "draws"), parts, strict=True):
+        head, rest = text.split(f"<!-- {mark} -->")
+        text = f"{head}<!-- {mark} -->\n\n" + "\n".join(lines) + "\n\n<!-- end " + mark + " -->"
+        text += rest.split(f"<!-- end {mark} -->")[1]
+    page.write_text(text)
+    figure(results)
+
+
+if __name__ == "__main__":
+    write(json.loads((HERE / "results.json").read_text()))
