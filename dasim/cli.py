@@ -166,6 +166,17 @@ def show(run_dir: Annotated[Path, typer.Argument(help="Folder of a run.")]):
     _print_scores(scores)
 
 
+def _print_events(events: dict):
+    for event, rows in events.items():
+        table = Table(title=f"Event {event}", title_justify="left", box=SIMPLE_HEAD)
+        for title in ("method", "Brier", "skill", "ROC area", "forecast", "came"):
+            table.add_column(title, justify="left" if title == "method" else "right")
+        for name, row in rows.items():
+            keys = "brier", "brier_skill", "roc_area", "forecast_rate", "base_rate"
+            table.add_row(name, *(_number(row[k]) for k in keys))
+        console.print(table)
+
+
 def _number(value, digits=3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
@@ -189,6 +200,7 @@ def _print_scores(scores: dict):
         label = name if lost is None else f"{name} [red](diverged at {lost})[/]"
         table.add_row(label, *(_number(row.get(key), 4) for key in columns.values()))
     console.print(table)
+    _print_events(scores.get("events") or {})
     for station, methods in scores.get("withheld", {}).items():
         quantities = list(next(iter(methods.values())))
         units = scores.get("units", {})

@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 
 from dasim import config as schema
+from dasim import forecasts
 from dasim.build import make_filter
 from dasim.cycling import scan_cycles
 from dasim.pairs import Pairs, described, simulated_pairs, weather_pairs
@@ -104,12 +105,12 @@ class MethodRun:
         def one(key):
             draw, init = jax.random.split(jax.random.fold_in(key, 2**31 + start))
             ensemble = self.problem.ensemble(self.members, draw)
-            return self.filter.init(ensemble.astype(self._dtype), init)
+            return self.filter.init(ensemble.astype(self.dtype), init)
 
         return jax.vmap(one)(self.fold_keys)
 
     @property
-    def _dtype(self):
+    def dtype(self):
         return jnp.float64 if self.run.precision == "float64" else jnp.float32
 
     def chunks(self) -> list[tuple[int, int, bool]]:
@@ -223,6 +224,7 @@ def _run(settings, folder, resume, progress):
         folder.mkdir(parents=True, exist_ok=True)
     resolved = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
     problem = make_problem(settings, jax.random.key(settings.seed))
+    events = [forecasts.asked(e.name, e.when, e.within, problem.shape) for e in settings.events]
     # all methods are made before the first one runs: a bad setting costs no computing
     runs = [MethodRun(m, problem, settings, folder) for m in settings.methods]
     if resume:
@@ -235,7 +237,7 @@ def _run(settings, folder, resume, progress):
     if problem.kind == "real":
         scores["units"] = {v: QUANTITIES[v.split(".")[1]] for v in VARIABLES}
         scores["withheld"] = reference_scores(problem)
-    diverged = []
+    diverged, chances = [], {e.name: {} for e in events}
     for one in runs:
         outcome = one.execute(resume, progress)
         scores["methods"][one.method.name] = {**one.file.scores(), **outcome}
@@ -244,6 +246,8 @@ def _run(settings, folder, resume, progress):
                 scores["withheld"][station][one.method.name] = table
         if outcome["diverged_at"] is not None:
             diverged.append((one.method.name, outcome["diverged_at"]))
+        if events:
+            scores["events"] = _forecast_events(one, events, chances, folder)
         text = json.dumps(without_nan(scores), indent=1)
         with _writing(folder / "scores.json"):
             write_atomically(folder / "scores.json", text.encode())
@@ -256,6 +260,33 @@ def _run(settings, folder, resume, progress):
             "localization_radius or more members."
         )
     return scores
+
+
+def _forecast_events(one: MethodRun, events: list[forecasts.Asked], chances: dict, folder) -> dict:
+    """Forecasts from one method's analyses, added to `chances`; all scores so far."""
+    problem = one.problem
+    analysis = jnp.asarray(np.moveaxis(one.file.read("analysis"), 0, 1), one.dtype)
+    time = np.asarray(problem.observations.time)
+    came, table = {}, {}
+    for number, ask in enumerate(events):
+        key = jax.random.fold_in(one.key, 2**31 - 1 - number)
+        chance = np.array(
+            forecasts.probabilities(
+                one.transition, ask.event, ask.within, analysis, jnp.asarray(time), key
+            )
+        )
+        chance[~np.isfinite(np.asarray(analysis)).all(tuple(range(1, analysis.ndim)))] = np.nan
+        chances[ask.name][one.method.name] = chance
+        known = forecasts.outcomes(ask.event, ask.within, problem.truth)
+        came[ask.name] = np.append(known, np.full(ask.within, np.nan))
+        kept = problem.scored[: len(known)]
+        table[ask.name] = {
+            method: forecasts.scores(p[: len(known)][kept], known[kept])
+            for method, p in chances[ask.name].items()
+        }
+    with _writing(folder / "events.nc"):
+        forecasts.write_events(folder / "events.nc", events, time, problem.scored, came, chances)
+    return table
 
 
 def train(

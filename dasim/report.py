@@ -18,7 +18,7 @@ import yaml
 from scipy.special import ndtr
 from scipy.stats import chi2
 
-from dasim import plot
+from dasim import plot, plot_events
 from dasim.diagnostics import effective_number, rank_chi_square, rank_histogram
 
 BLOCK = 2**23  # values of an ensemble held at a time
@@ -42,6 +42,15 @@ COLUMNS = (  # key in scores.json, heading, and the value that is best (None: no
     ("coverage_90_analysis", "90 % coverage", 0.9),
     ("log_evidence", "log evidence", 1e9),
     ("seconds_per_cycle", "seconds per cycle", 0.0),
+)
+EVENTS = (
+    ("brier", "Brier score", 0.0),
+    ("brier_skill", "Brier skill", 1.0),
+    ("reliability", "reliability", 0.0),
+    ("resolution", "resolution", 1.0),
+    ("roc_area", "ROC area", 1.0),
+    ("forecast_rate", "mean forecast", None),
+    ("base_rate", "base rate", None),
 )
 WITHHELD = (("rmse", "RMSE", 0.0), ("crps", "CRPS", 0.0), ("coverage_90", "90 % cover", 0.9))
 
@@ -240,6 +249,35 @@ def figures(methods, colours, best):
             yield f"Analysis of {title}", caption, fig
 
 
+def _drawn(name, caption, fig):
+    """HTML of a figure under its title."""
+    kind, mime = ("png", "png") if any(a.images for a in fig.axes) else ("svg", "svg+xml")
+    data = base64.b64encode(plot.to_bytes(fig, kind)).decode()
+    image = f'<img alt="{escape(name)}" src="data:image/{mime};base64,{data}">'
+    caption = f"<figcaption>{escape(caption)}</figcaption>"
+    return f"<h2>{escape(name)}</h2><figure>{image}{caption}</figure>"
+
+
+def event_sections(path, tables, colours):
+    """Yield the HTML of each event in `events.nc`, with its scores `{event: {method: row}}`."""
+    with xr.open_dataset(path, engine="netcdf4") as ds:
+        for event, rows in tables.items():
+            chance, came = ds[f"probability_{event}"], ds[f"happened_{event}"].values
+            forecasts = dict(zip(_text(ds["method"]), chance.values, strict=True))
+            scored = np.flatnonzero(ds["scored"].values > 0)
+            forecasts = {name: p[scored] for name, p in forecasts.items()}
+            fig = plot_events.event_figure(
+                ds["time"].values[scored], forecasts, came[scored], colours
+            )
+            within = int(chance.attrs["within_cycles"])
+            caption = (
+                f"{chance.attrs['when']} within {within} cycle{'s' if within > 1 else ''} of an "
+                "analysis: the share of its members' forecasts in which it holds. Good reliability "
+                "lies on the dashed line, a good ROC far above it; marks on top: it came."
+            )
+            yield _drawn(f"Event {event}", caption, fig) + _table(rows, EVENTS, colours, {})
+
+
 def write_report(run_dir: Path) -> Path:
     """Write `run_dir/report.html` from `config.yaml`, `scores.json` and `NAME.nc`; its path."""
     text, scores = (run_dir / "config.yaml").read_text(), (run_dir / "scores.json").read_text()
@@ -258,11 +296,9 @@ def write_report(run_dir: Path) -> Path:
     if best := min(files, key=lambda name: score(rows[name]), default=None):
         methods = {name: read_verification(file, name == best) for name, file in files.items()}
         for name, caption, fig in figures(methods, colours, best):
-            kind, mime = ("png", "png") if any(a.images for a in fig.axes) else ("svg", "svg+xml")
-            data = base64.b64encode(plot.to_bytes(fig, kind)).decode()
-            image = f'<img alt="{escape(name)}" src="data:image/{mime};base64,{data}">'
-            caption = f"<figcaption>{escape(caption)}</figcaption>"
-            body.append(f"<h2>{escape(name)}</h2><figure>{image}{caption}</figure>")
+            body.append(_drawn(name, caption, fig))
+    if scores.get("events") and (run_dir / "events.nc").exists():
+        body += event_sections(run_dir / "events.nc", scores["events"], colours)
     body.append(f"<details><summary>config.yaml</summary><pre>{escape(text)}</pre></details>")
     head = f'<head><meta charset="utf-8"><title>{title}</title><style>{CSS}</style></head>'
     page = ['<!DOCTYPE html><html lang="en">', head, "<body>", *body, "</body></html>\n"]

@@ -13,7 +13,7 @@ import xarray as xr
 from dasim.conditioning import EventProbability, conditional_draws, event_probability
 from dasim.events.base import AbstractEvent
 from dasim.events.language import parse_event
-from dasim.plot import draws_figure
+from dasim.plot_events import draws_figure
 from dasim.priors import DiffusionPrior
 from dasim.priors import sample as plain_draw
 from dasim.priors.store import write_atomically, writing

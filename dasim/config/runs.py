@@ -74,6 +74,14 @@ class Sourced(Section):
         return self
 
 
+class EventSection(Section):
+    """An event whose probability each analysis forecasts; see `dasim.forecasts`."""
+
+    name: str = Field(pattern=NAME, max_length=60)
+    when: str = Field(description="an expression; see `dasim.events.language`")
+    within: PositiveInt = Field(1, description="cycles after the analysis")
+
+
 class Run(Sourced):
     """`dasim run`."""
 
@@ -84,7 +92,24 @@ class Run(Sourced):
     cycle: Cycle = Cycle()
     members: int = Field(ge=2)
     methods: list[AnyMethod] = Field(min_length=1)
+    events: list[EventSection] = []
     tune: Tune = Tune()
+
+    @validator(mode="after")
+    def _events(self):
+        names = [e.name for e in self.events]
+        if len(set(names)) < len(names):
+            raise ValueError("two events have one name: names must differ")
+        if self.events and self.system is None:
+            raise ValueError("events: are forecast in twin experiments, whose truth is known")
+        for i, event in enumerate(self.events):
+            left = (self.cycle.n_cycles or 0) - self.cycle.burn_in
+            if event.within >= left:
+                raise ValueError(
+                    f"events[{i}].within: {event.within} cycles, expected fewer than the {left} "
+                    "scored ones"
+                )
+        return self
 
     @validator(mode="after")
     def _fits(self):

@@ -4,11 +4,13 @@ from dasim.diagnostics.consistency import Consistency as Consistency
 from dasim.diagnostics.consistency import Desroziers as Desroziers
 from dasim.diagnostics.consistency import desroziers as desroziers
 from dasim.diagnostics.consistency import innovation_consistency as innovation_consistency
+from dasim.diagnostics.ranks import ROC as ROC
 from dasim.diagnostics.ranks import RankTest as RankTest
 from dasim.diagnostics.ranks import Reliability as Reliability
 from dasim.diagnostics.ranks import rank_chi_square as rank_chi_square
 from dasim.diagnostics.ranks import rank_histogram as rank_histogram
 from dasim.diagnostics.ranks import reliability as reliability
+from dasim.diagnostics.ranks import roc as roc
 from dasim.diagnostics.scores import Scores as Scores
 from dasim.diagnostics.scores import autocorrelation_time as autocorrelation_time
 from dasim.diagnostics.scores import bias as bias

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scoringrules
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from scipy.stats import chi2
 
 
@@ -144,3 +144,27 @@ def reliability(
         uncertainty=float(base * (1 - base)),
         within=float(np.mean(p_in**2) - 2 * np.mean(p_in * o_in)),
     )
+
+
+class ROC(NamedTuple):
+    """Relative operating characteristic of forecasts of a binary event (Mason 1982).
+
+    Attributes:
+        false_alarms, hits: rates when warning from each threshold on, from none to all.
+        area: under the curve; 1/2 without skill, NaN where the event always or never came.
+    """
+
+    false_alarms: Float[np.ndarray, " threshold"]
+    hits: Float[np.ndarray, " threshold"]
+    area: float
+
+
+def roc(probability: Float[np.ndarray, " case"], outcome: Shaped[np.ndarray, " case"]) -> ROC:
+    """The ROC of forecasts in 0..1 of an event that came (1) or not (0)."""
+    order = np.argsort(-probability, kind="stable")
+    p, came = probability[order], outcome[order].astype(float)
+    last = np.append(np.diff(p) != 0, True)  # equal forecasts warn together
+    hits, false = (np.append(0.0, np.cumsum(c)[last]) for c in (came, 1 - came))
+    with np.errstate(invalid="ignore"):
+        hits, false = hits / hits[-1], false / false[-1]
+    return ROC(false, hits, float(np.trapezoid(hits, false)))
