@@ -119,7 +119,7 @@ def train(
     ] = False,
 ):
     """Train a diffusion prior and write it to one file."""
-    from dasim import experiment
+    from dasim import training
 
     try:
         settings = schema.read(schema.find_config(config), schema.Train, set_ or [])
@@ -135,7 +135,7 @@ def train(
                 note = f"loss {training:.4g}, held out {held_out:.4g}"
                 bars.update(tasks[stage], completed=step, total=steps, note=note)
 
-            header = experiment.train(settings, path, checkpoint, report)
+            header = training.train(settings, path, checkpoint, report)
     except DasimError as error:
         fail(error)
     shutil.rmtree(checkpoint, ignore_errors=True)

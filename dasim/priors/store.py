@@ -32,6 +32,9 @@ def write_atomically(path: Path, content: bytes):
     os.replace(draft, path)
 
 
+GO_ON = ", then go on with --resume: what was written so far is kept"
+
+
 @contextmanager
 def writing(path: Path, remedy: str = ""):
     """Turn a failure to write into a message that names the file, and what else to do."""

@@ -1,0 +1,109 @@
+"""The training of a prior, as its config says."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from dasim import config as schema
+from dasim.pairs import Pairs, described, simulated_pairs, weather_pairs
+from dasim.priors.store import GO_ON, writing
+from dasim.priors.train import FitSettings
+from dasim.problems import find_prior, system_transition
+from dasim.trained import NetworkSpec, PriorSpec, load_prior, save_prior, train_transition
+from dasim.trajectories import (
+    TrajectorySpec,
+    save_trajectory_prior,
+    simulated_windows,
+    train_trajectory_prior,
+)
+from dasim.weather import DAY, VARIABLES, YEAR
+
+RINGS = "lorenz96", "kuramoto-sivashinsky"  # whose variables all have one law
+
+
+def train(
+    settings: schema.Train,
+    path: Path,
+    checkpoint: Path | None = None,
+    report: Callable[[str, int, int, float, float], None] | None = None,
+) -> dict:
+    """Train a prior as its config says and write it to `path`; its held-out figures."""
+    with writing(path, GO_ON):  # before the work, not after it
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if checkpoint is not None:
+            checkpoint.mkdir(parents=True, exist_ok=True)
+    key = jax.random.key(settings.seed)
+    if settings.window is not None:
+        return _train_window(settings, path, checkpoint, report, key)
+    networks = {
+        "mean": NetworkSpec(**settings.mean.model_dump()),
+        "residual": NetworkSpec(**settings.residual.model_dump()),
+        "schedule": settings.schedule,
+    }
+    start = None if settings.start is None else load_prior(find_prior(settings.start, "start"))[0]
+    if settings.system is not None:
+        transition = system_transition(settings.system)
+        alike = settings.system.kind in RINGS
+        spec = PriorSpec(transition.shape, transition.interval, alike=alike, **networks)
+        pairs: Pairs = simulated_pairs(settings.system, settings.perturbation, key)
+    else:
+        spec = PriorSpec((len(VARIABLES),), 1.0, (DAY, YEAR), **networks)
+        pairs = weather_pairs(settings.data, spec.periods)
+    trained, figures = train_transition(
+        spec,
+        pairs.draw,
+        pairs.held_out,
+        jax.random.fold_in(key, 1),
+        FitSettings(**settings.fit_mean.model_dump()),
+        FitSettings(**settings.fit_residual.model_dump()),
+        checkpoint,
+        report,
+        start,
+    )
+    header = _header(settings, pairs.description, figures)
+    with writing(path, GO_ON):
+        save_prior(path, trained, spec, header)
+    return header
+
+
+def _header(settings: schema.Train, description: str, figures: dict) -> dict:
+    strange = None if settings.window is None else schema.OF_TRANSITIONS
+    return {
+        "name": settings.name,
+        "config": settings.model_dump(mode="json", exclude_none=True, exclude=strange),
+        "data": {"description": description},
+        "held_out": figures,
+    }
+
+
+def _train_window(settings: schema.Train, path: Path, checkpoint, report, key) -> dict:
+    window, transition = settings.window, system_transition(settings.system)
+    sizes = {k: getattr(window, k) for k in ("steps", "given", "channels", "n_steps")}
+    (size,) = transition.shape
+    spec = TrajectorySpec(
+        state=size, interval=transition.interval, schedule=settings.schedule, **sizes
+    )
+
+    def windows(key, count):
+        arguments = transition.model, spec.interval, spec.steps, count, key
+        return simulated_windows(*arguments, window.start, window.spin_up)
+
+    try:
+        prior, figures = train_trajectory_prior(
+            spec,
+            windows,
+            window.count,
+            FitSettings(**window.fit.model_dump()),
+            key,
+            checkpoint,
+            report,
+        )
+    except ValueError as error:
+        raise schema.ConfigError(f"window: {error}") from None
+    header = _header(
+        settings, f"windows of {spec.steps} states of {described(settings.system)}", figures
+    )
+    with writing(path, GO_ON):
+        save_trajectory_prior(path, prior, spec, header)
+    return header
