@@ -17,7 +17,8 @@ def systematic(
     n = weights.shape[0]
     count = n if count is None else count
     points = (jax.random.uniform(key, dtype=weights.dtype) + jnp.arange(count)) / count
-    return jnp.minimum(jnp.searchsorted(jnp.cumsum(weights), points), n - 1)
+    total = jnp.cumsum(weights)
+    return jnp.minimum(jnp.searchsorted(total, points * total[-1]), n - 1)
 
 
 def resampled(

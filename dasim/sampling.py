@@ -99,12 +99,10 @@ def sample(asked: Asked, n: int, seed: int, levels: int, folder: Path) -> list[P
     if asked.event is None:
         x = _plain(prior, asked.cond, jax.random.split(key, n))
     else:
-        x = conditional_draws(prior, asked.event, key, n, asked.cond, levels)
-        if not bool(jax.vmap(asked.event.holds)(x).any()):
-            raise DasimError(
-                f"event: no draw of {asked.name} meets {asked.expression!r}: it is impossible, or "
-                "so rare that more draws (--n) or more --levels are needed"
-            )
+        try:
+            x = conditional_draws(prior, asked.event, key, n, asked.cond, levels)
+        except ValueError as error:
+            raise DasimError(f"event {asked.expression!r}: {error}") from None
     return _written(asked, np.asarray(x), None, {"seed": seed}, folder / "samples.nc")
 
 

@@ -80,30 +80,30 @@ def _header(settings: schema.Train, description: str, figures: dict) -> dict:
 def _train_window(settings: schema.Train, path: Path, checkpoint, report, key) -> dict:
     window, transition = settings.window, system_transition(settings.system)
     sizes = {k: getattr(window, k) for k in ("steps", "given", "channels", "n_steps")}
+    if len(transition.shape) != 1:
+        raise schema.ConfigError(
+            f"window: states of shape {transition.shape}; a prior of trajectories takes vectors"
+        )
     (size,) = transition.shape
     spec = TrajectorySpec(
         state=size, interval=transition.interval, schedule=settings.schedule, **sizes
     )
 
+    try:
+        spec.build(key)
+    except ValueError as error:
+        raise schema.ConfigError(f"window: {error}") from None
+
     def windows(key, count):
         arguments = transition.model, spec.interval, spec.steps, count, key
         return simulated_windows(*arguments, window.start, window.spin_up)
 
-    try:
-        prior, figures = train_trajectory_prior(
-            spec,
-            windows,
-            window.count,
-            FitSettings(**window.fit.model_dump()),
-            key,
-            checkpoint,
-            report,
-        )
-    except ValueError as error:
-        raise schema.ConfigError(f"window: {error}") from None
-    header = _header(
-        settings, f"windows of {spec.steps} states of {described(settings.system)}", figures
+    fit = FitSettings(**window.fit.model_dump())
+    prior, figures = train_trajectory_prior(
+        spec, windows, window.count, fit, key, checkpoint, report
     )
+    what = f"windows of {spec.steps} states of {described(settings.system)}"
+    header = _header(settings, what, figures)
     with writing(path, GO_ON):
         save_trajectory_prior(path, prior, spec, header)
     return header

@@ -139,10 +139,10 @@ def train_trajectory_prior(
     Returns:
         The prior, and the held-out figures for its header.
     """
-    build_key, bank_key, held_key, fit_key = jax.random.split(key, 4)
+    build_key, bank_key, held_key, tell_key, fit_key = jax.random.split(key, 5)
     prior = spec.build(build_key)
     training = windows(bank_key, bank)
-    held_out = drawer(windows(held_key, HELD_OUT), spec.given)(held_key, HELD_OUT)
+    held_out = drawer(windows(held_key, HELD_OUT), spec.given)(tell_key, HELD_OUT)
     denoiser = eqx.tree_at(
         lambda d: (d.center, d.scale),
         prior.denoiser,

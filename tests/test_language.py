@@ -19,6 +19,8 @@ A, B, C = X.T
         ("max(x[0]) > -1.5", A.max() > -1.5),
         ("1 < max(x[0]) + max(x[1]) <= 2 * pi", 1 < A.max() + B.max() <= 2 * np.pi),
         ("x[2] < 9", True),
+        ("9 > max(x[1]) >= -9", True),
+        ("-1 < x[0, 0] < -0.99", -1 < A[0] < -0.99),
         ("x[2] < 0", bool((C < 0).all())),
         ("x[0, 3] > x[1, -1]", A[3] > B[-1]),
         ("not min(x[0]) < -9", True),
@@ -64,6 +66,11 @@ def test_a_state_has_no_steps():
         ("x > " + "1 + " * 300 + "1", "characters, expected up to 1000"),
         ("(" * 300 + "x" + ")" * 300 + " > 1", "cannot be read|nested too deeply"),
         ("", "cannot be read"),
+        ("x > diff(1)", "event: "),
+        ("x[-(1, 2)] > 0", "event: "),
+        ("x > 1" + "0" * 400, "event: "),
+        ("max(x[0]) > 1 / 0", "expected a finite number"),
+        ("2 < max(x[0]) < 1", "low is 2.0, expected below high, 1.0"),
     ],
 )
 def test_what_is_refused(expression, message):

@@ -75,12 +75,17 @@ def guided_chain(
 
     def moved(v, seen, angle, following, key):
         rho = jnp.cos(angle) / jnp.cos(following)
-        free = jnp.sqrt(1 - rho**2)
+        # 1 - rho^2 and a^ in forms that hold where the angles are small
+        added = jnp.sin(angle - following) * jnp.sin(angle + following) / jnp.cos(following) ** 2
+        free = jnp.sqrt(added)
+        raised = jnp.arctan2(jnp.sqrt(added + (rho * jnp.sin(angle)) ** 2), rho * jnp.cos(angle))
         noise = jax.random.normal(key, v.shape, v.dtype)
-        # over the standard deviation of the noise; xhat's shift is s^2 dv/dz times the gradient
-        shift = guided * free / rho * seen.shift / (jnp.sin(angle) * jnp.tan(angle))
+        shift = jnp.zeros_like(v)
+        if guided:
+            # over the standard deviation of the noise; xhat's is s^2 dv/dz times the gradient
+            shift = free / rho * seen.shift / (jnp.sin(angle) * jnp.tan(angle))
+            shift = jnp.where(jnp.isfinite(shift), shift, 0.0)
         ratio = -jnp.sum(shift * noise, 1) - 0.5 * jnp.sum(shift**2, 1)
-        raised = jnp.arccos(rho * jnp.cos(angle))
         return descend(rho * v + free * (noise + shift), raised, following), ratio
 
     def level(carry, item):

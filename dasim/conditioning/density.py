@@ -41,11 +41,10 @@ def _solve(velocity, v, start, end, probes):
 
     def field(a, y, args):
         v, _ = y
+        rate, push = jax.linearize(lambda v: velocity(a, v), v)
         if probes is None:
-            rate, push = jax.linearize(lambda v: velocity(a, v), v)
             divergence = jnp.trace(jax.vmap(push)(jnp.eye(len(v), dtype=v.dtype)))
         else:
-            rate, push = jax.linearize(lambda v: velocity(a, v), v)
             divergence = jnp.mean(jax.vmap(lambda e: e @ push(e))(probes))
         return rate, divergence
 

@@ -1,5 +1,6 @@
 """The probability of an event under a prior, and draws of the prior given it."""
 
+import math
 from typing import NamedTuple
 
 import equinox as eqx
@@ -13,6 +14,7 @@ from dasim.conditioning import density, splitting
 from dasim.conditioning.chain import CHAIN_CALLS, Draws, guided_chain
 from dasim.conditioning.guidance import AbstractGuidance, MomentGuidance, Target, calibrated
 from dasim.events.base import AbstractEvent
+from dasim.events.regions import AbstractRegion
 from dasim.resampling import systematic
 from dasim.types import Key
 
@@ -28,10 +30,11 @@ class EventProbability(NamedTuple):
 
     Attributes:
         probability: the estimate; of an event with an error (`Equals`, an observation) a density.
-        low, high: ends of a 95 % confidence interval.
+        low, high: ends of a 95 % confidence interval. Eight runs cannot tell of an error beyond a
+            factor of ten: an interval as wide as that means that the method does not suit.
         std_error: standard error of log10 of the probability; infinite where it is zero.
         calls: network evaluations, a derivative's product as two.
-        draws: draws given the event, `(draw, *shape)`.
+        draws: draws given the event, `(draw, *shape)`; none where no draw met it.
         log_weights: theirs, normalised, `(draw,)`.
         method: by which it was found.
     """
@@ -72,18 +75,20 @@ def event_probability(
             mean logarithm).
         cond: what the prior's denoiser takes as a condition: of a trajectory prior the first
             states; of a transition `transition.condition(x, t)`.
-        n: draws in all; rounded up to a multiple of 8.
+        n: draws in all; rounded up to a multiple of 8, and of 250 for "mc".
         levels: noise levels of the chain ("smc", "noise-splitting").
         moves: of each draw between two levels of the event ("splitting").
         guidance: the approximate conditional score by default ("smc", "density").
         probes: of the divergence's estimate ("density"); exact for up to 64 variables, else 8.
 
     Raises:
-        ValueError: an unknown method, or an event that splitting does not reach.
+        ValueError: an unknown method, no draws, or an event that splitting does not reach.
         TypeError: "splitting" of an event with an error, which has no margin.
     """
     if method not in METHODS:
         raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
+    if n < 1:
+        raise ValueError(f"n is {n}, expected at least 1 draw")
     target = Target(prior, event, cond)
     each = -(-n // ISLANDS)
     if method in ("smc", "noise-splitting"):
@@ -110,12 +115,22 @@ def conditional_draws(
     Args:
         weighted: False for the guided chain's draws as they come: cheaper, and biased by what the
             guidance gets wrong. Else four times as many are made, weighted and resampled.
+
+    Raises:
+        ValueError: no draws are asked, or none of those made meets the event.
     """
+    if n < 1:
+        raise ValueError(f"n is {n}, expected at least 1 draw")
     target = Target(prior, event, cond)
     if weighted:
+        key, pick = jax.random.split(key)
         found = _by_chain(target, guidance, levels, -(-4 * n // ISLANDS), key, "smc")
-        index = systematic(jnp.exp(found.log_weights), jax.random.fold_in(key, 1), n)
-        return found.draws[index]
+        if not len(found.draws):
+            raise ValueError(
+                f"none of {4 * n} guided draws meets the event: it is impossible, or so rare that "
+                "more of them or more levels are needed"
+            )
+        return found.draws[systematic(jnp.exp(found.log_weights), pick, n)]
     guidance = guidance or MomentGuidance()
     each = min(n, BATCH)
     keys = jax.random.split(key, -(-n // each))
@@ -125,6 +140,7 @@ def conditional_draws(
 
 _chain = eqx.filter_jit(guided_chain)
 _calibrated = eqx.filter_jit(calibrated)
+_constraints = eqx.filter_jit(splitting.constraints)
 
 
 @eqx.filter_jit
@@ -137,7 +153,8 @@ def _by_chain(target, guidance, levels, each, key, method) -> EventProbability:
     if guidance is None and guided:
         guidance = MomentGuidance()
     elif guidance is None:
-        guidance = _calibrated(target, levels, jax.random.fold_in(key, 1), CALIBRATION)
+        key, own = jax.random.split(key)
+        guidance = _calibrated(target, levels, own, CALIBRATION)
         spent = CALIBRATION * (target.prior.n_steps + levels)
     keys = jax.random.split(key, ISLANDS)
     runs = [_chain(target, guidance, levels, each, k, True, guided) for k in keys]
@@ -147,24 +164,30 @@ def _by_chain(target, guidance, levels, each, key, method) -> EventProbability:
     states = _states(target, draws.u.reshape(-1, draws.u.shape[-1]))
     size = len(target.constraint(draws.u[0, 0]))
     calls = spent + each * ISLANDS * levels * (CHAIN_CALLS + guidance.calls(size))
-    return _of_islands(log_each, calls, states, log_weights.reshape(-1), method)
+    return _of_islands(target, log_each, calls, states, log_weights.reshape(-1), method)
 
 
-def _of_islands(log_each, calls, draws, log_weights, method) -> EventProbability:
+def _has_density(event: AbstractEvent) -> bool:
+    """Whether an event has an error, and hence a density in place of a probability."""
+    return not isinstance(event, AbstractRegion) or bool(event.parts().soft)
+
+
+def _of_islands(target, log_each, calls, draws, log_weights, method) -> EventProbability:
     """The mean of independent unbiased estimates; Student's interval for its logarithm."""
     top = log_each.max()
     if not np.isfinite(top):
-        nothing = jnp.full(len(draws), -jnp.log(len(draws)))
-        return EventProbability(0.0, 0.0, 1.0, np.inf, calls, draws, nothing, method)
+        none = draws[:0], log_weights[:0]
+        return EventProbability(0.0, 0.0, 1.0, np.inf, calls, *none, method)
     each = np.exp(log_each - top)
     mean, error = each.mean(), each.std(ddof=1) / len(each) ** 0.5
     relative = error / mean
     factor = np.exp(t.ppf(0.5 + LEVEL / 2, len(each) - 1) * relative)
+    most = math.inf if _has_density(target.event) else 1.0
     probability = float(np.exp(top) * mean)
     return EventProbability(
-        probability,
-        probability / factor,
-        probability * factor,
+        min(probability, most),
+        float(probability / factor),
+        min(float(probability * factor), most),
         float(relative / np.log(10)),
         calls,
         draws,
@@ -174,9 +197,9 @@ def _of_islands(log_each, calls, draws, log_weights, method) -> EventProbability
 
 
 def _by_splitting(target, each, moves, key) -> EventProbability:
-    pilot, key = jax.random.split(key)
-    noise = jax.random.normal(pilot, (BATCH, target.size), target.dtype)
-    scale = eqx.filter_jit(splitting.constraints)(target, noise).std(0) + 1e-12
+    scale_key, pilot, key = jax.random.split(key, 3)
+    noise = jax.random.normal(scale_key, (BATCH, target.size), target.dtype)
+    scale = jnp.nanstd(_constraints(target, noise), 0) + 1e-12
     levels = splitting.find_levels(target, scale, max(each, BATCH), moves, pilot)
     found, noises, weights = [], [], []
     for k in jax.random.split(key, ISLANDS):
@@ -184,13 +207,15 @@ def _by_splitting(target, each, moves, key) -> EventProbability:
         found.append(probability)
         noises.append(at.noise)
         inside = at.margin >= 0
-        weights.append(jnp.log(inside * probability / jnp.maximum(inside.sum(), 1)))
+        share = math.log(probability) if probability > 0 else -math.inf
+        weights.append(jnp.where(inside, share - jnp.log(jnp.maximum(inside.sum(), 1)), -jnp.inf))
     draws = jnp.concatenate([_drawn(target, noise) for noise in noises])
     one = target.prior.n_steps
-    calls = one * (1 + len(levels) * moves) * (ISLANDS * each + max(each, BATCH)) + one * BATCH
+    calls = one * (1 + len(levels) * moves) * (ISLANDS * each + max(each, BATCH))
+    calls += one * (BATCH + ISLANDS * each)  # for the scale, and for the draws themselves
     with np.errstate(divide="ignore"):
         log_each = np.log(np.asarray(found))
-    return _of_islands(log_each, calls, draws, jnp.concatenate(weights), "splitting")
+    return _of_islands(target, log_each, calls, draws, jnp.concatenate(weights), "splitting")
 
 
 @eqx.filter_jit
@@ -201,32 +226,35 @@ def _drawn(target: Target, noise):
     )
 
 
+@eqx.filter_jit
+def _counted(target: Target, key: Key):
+    """Plain draws, and log P(E) of each."""
+    noise = jax.random.normal(key, (BATCH, target.size), target.dtype)
+    draws = jax.vmap(lambda e: splitting.draw(target, e).reshape(target.prior.shape))(noise)
+    seen = jax.vmap(lambda x: target.event.log_prob(target.event.constraint(x), None))(draws)
+    return draws, jnp.where(jnp.isnan(seen), -jnp.inf, seen)
+
+
 def _by_counting(target, count, key) -> EventProbability:
     log_probs, kept = [], []
-
-    @eqx.filter_jit
-    def batch(target, key):
-        noise = jax.random.normal(key, (BATCH, target.size), target.dtype)
-        draws = jax.vmap(lambda e: splitting.draw(target, e).reshape(target.prior.shape))(noise)
-        seen = jax.vmap(lambda x: target.event.log_prob(target.event.constraint(x), None))(draws)
-        return draws, seen
-
     for k in jax.random.split(key, -(-count // BATCH)):
-        draws, seen = batch(target, k)
+        draws, seen = _counted(target, k)
         log_probs.append(np.asarray(seen))
         kept.append(np.asarray(draws[np.isfinite(log_probs[-1])]))
-    seen = np.concatenate(log_probs)
+    seen = np.concatenate(log_probs).astype(float)
     calls, draws = len(seen) * target.prior.n_steps, jnp.asarray(np.concatenate(kept))
     log_weights = jax.nn.log_softmax(jnp.asarray(seen[np.isfinite(seen)]))
-    share = np.exp(seen)
+    share, m = np.exp(seen), len(seen)
     mean = float(share.mean())
-    if np.isin(share, (0.0, 1.0)).all():  # a count: the interval of Clopper and Pearson
-        k, m = int(share.sum()), len(seen)
+    if not _has_density(target.event):  # a count: the interval of Clopper and Pearson
+        k = int(share.sum())
         low = beta.ppf((1 - LEVEL) / 2, k, m - k + 1) if k else 0.0
         high = beta.ppf((1 + LEVEL) / 2, k + 1, m - k) if k < m else 1.0
         error = np.sqrt((1 - mean) / k) if k else np.inf
+    elif mean == 0:
+        low, high, error = 0.0, np.inf, np.inf
     else:
-        error = share.std(ddof=1) / len(seen) ** 0.5 / mean
+        error = share.std(ddof=1) / m**0.5 / mean
         factor = np.exp(norm.ppf(0.5 + LEVEL / 2) * error)
         low, high = mean / factor, mean * factor
     std_error = float(error / np.log(10))
@@ -238,19 +266,8 @@ def _by_counting(target, count, key) -> EventProbability:
 def _by_density(target, guidance, each, probes, key) -> EventProbability:
     if probes is None and target.size > density.EXACT:
         probes = 8
-
-    @eqx.filter_jit
-    def one(target, key):
-        draw_key, density_key = jax.random.split(key)
-        v, log_q, steps = density.guided_draw(target, guidance, draw_key, probes)
-        log_p, more = density.log_density(target, v, density_key, probes)
-        level = target.prior.schedule.levels(8)[-2]
-        u = v * jnp.sqrt(1 + level**2)
-        log_weight = log_p - log_q + target.event.log_prob(target.constraint(u), None)
-        return u, log_weight, steps, more
-
-    run = eqx.filter_jit(lambda target, keys: jax.vmap(lambda k: one(target, k))(keys))
-    parts = [run(target, jax.random.split(k, each)) for k in jax.random.split(key, ISLANDS)]
+    keys = jax.random.split(key, ISLANDS)
+    parts = [_ratios(target, guidance, probes, jax.random.split(k, each)) for k in keys]
     u, log_weights, steps, more = (jnp.stack(a) for a in zip(*parts, strict=True))
     log_each = np.asarray(jax.nn.logsumexp(log_weights, 1) - np.log(each), float)
     # Heun's two stages; each a point and a product with each probe
@@ -259,4 +276,20 @@ def _by_density(target, guidance, each, probes, key) -> EventProbability:
     calls = 2 * int(steps.sum()) * (guidance.calls(size) * (1 + products))
     calls += 2 * int(more.sum()) * (1 + products)
     states = _states(target, u.reshape(-1, u.shape[-1]))
-    return _of_islands(log_each, calls, states, log_weights.reshape(-1), "density")
+    return _of_islands(target, log_each, calls, states, log_weights.reshape(-1), "density")
+
+
+@eqx.filter_jit
+def _ratios(target: Target, guidance: AbstractGuidance, probes: int | None, keys):
+    """Guided draws, log p / q of each where it meets the event, and the solvers' steps."""
+
+    def one(key):
+        draw_key, density_key = jax.random.split(key)
+        v, log_q, steps = density.guided_draw(target, guidance, draw_key, probes)
+        log_p, more = density.log_density(target, v, density_key, probes)
+        level = target.prior.schedule.levels(8)[-2]
+        u = v * jnp.sqrt(1 + level**2)
+        log_weight = log_p - log_q + target.event.log_prob(target.constraint(u), None)
+        return u, jnp.where(jnp.isnan(log_weight), -jnp.inf, log_weight), steps, more
+
+    return jax.vmap(one)(keys)

@@ -9,7 +9,7 @@ and moved by steps
 
 which leave the law of e given the level as it is (subset simulation: Au and Beck 2001, Prob. Eng.
 Mech. 16, 263-277; moves: Neal 1999). The levels are set in a first run, and the runs that count
-take them as they are, so that their estimates are unbiased.
+take them, and the lengths of the moves, as they are, so that their estimates are unbiased.
 """
 
 from typing import NamedTuple
@@ -67,8 +67,13 @@ def begin(target: Target, scale, count: int, key: Key) -> Level:
 
 
 @eqx.filter_jit
-def advance(target: Target, scale, level, at: Level, moves: int, key: Key) -> Level:
-    """As many draws above `level`: copies of those that are, moved `moves` times."""
+def advance(
+    target: Target, scale, level, at: Level, moves: int, key: Key, adapt: bool = False
+) -> Level:
+    """As many draws above `level`: copies of those that are, moved `moves` times.
+
+    With `adapt` the moves' length is steered by the share of them that is kept.
+    """
     pick, key = jax.random.split(key)
     above = at.margin >= level
     index = jax.random.choice(pick, len(above), above.shape, p=above / jnp.maximum(above.sum(), 1))
@@ -85,7 +90,8 @@ def advance(target: Target, scale, level, at: Level, moves: int, key: Key) -> Le
         new = _margins(target, scale, trial)
         better = new >= level
         noise = jnp.where(better[:, None], trial, noise)
-        length = jnp.clip(length * jnp.exp(better.mean() - ACCEPTED), 0.01, 1.0)
+        if adapt:
+            length = jnp.clip(length * jnp.exp(better.mean() - ACCEPTED), 0.01, 1.0)
         return (noise, jnp.where(better, new, margin), length), None
 
     carry = at.noise[index], at.margin[index], at.length
@@ -96,12 +102,16 @@ def _margins(target: Target, scale, noise):
     # in batches: a thousand draws of a trajectory at once do not fit a cache
     def one(e):
         c = target.event.constraint(draw(target, e).reshape(target.prior.shape))
-        return target.event.margin(c, scale)
+        margin = target.event.margin(c, scale)
+        return jnp.where(jnp.isnan(margin), -jnp.inf, margin)
 
     return jax.lax.map(one, noise, batch_size=BATCH)
 
 
-def find_levels(target: Target, scale, count: int, moves: int, key: Key) -> list[float]:
+Plan = list[tuple[float, float]]  # levels, and the lengths of the moves above them
+
+
+def find_levels(target: Target, scale, count: int, moves: int, key: Key) -> Plan:
     """Levels below zero, each passed by a tenth of what passed the one before.
 
     Raises:
@@ -112,22 +122,25 @@ def find_levels(target: Target, scale, count: int, moves: int, key: Key) -> list
         level = float(jnp.quantile(at.margin, 1 - SHARE))
         if level >= 0:
             return found
-        if found and level <= found[-1]:
+        if found and level <= found[-1][0]:
             break
-        found.append(level)
-        at = advance(target, scale, jnp.asarray(level), at, moves, jax.random.fold_in(key, i))
+        level_key = jax.random.fold_in(key, i)
+        at = advance(target, scale, jnp.asarray(level), at, moves, level_key, adapt=True)
+        found.append((level, float(at.length)))
     raise ValueError(
         f"splitting: the event was not reached after {len(found)} levels, the last of them "
-        f"{-found[-1]:.3g} standard deviations of the constraint short of it; it may be impossible"
+        f"{-found[-1][0]:.3g} standard deviations of the constraint short of it; it "
+        "may be impossible"
     )
 
 
 def split(
-    target: Target, scale, levels: list[float], count: int, moves: int, key: Key
+    target: Target, scale, plan: Plan, count: int, moves: int, key: Key
 ) -> tuple[float, Level]:
     """An unbiased estimate of the probability, and its draws: those of margin >= 0 count."""
     at, probability = begin(target, scale, count, key), 1.0
-    for i, level in enumerate(levels):
+    for i, (level, length) in enumerate(plan):
+        at = at._replace(length=jnp.asarray(length, at.length.dtype))
         share = float(jnp.mean(at.margin >= level))
         probability *= share
         if share == 0:

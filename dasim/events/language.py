@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array
 
 from dasim.events.base import AbstractEvent
-from dasim.events.regions import Exceeds
+from dasim.events.regions import Exceeds, Within
 from dasim.types import DasimError
 
 LONGEST = 1000  # characters of an expression
@@ -93,6 +93,8 @@ class _Parser:
             ) from None
         except (RecursionError, MemoryError):
             raise EventError("event: the expression is nested too deeply") from None
+        except (TypeError, ValueError, IndexError, OverflowError) as error:
+            raise EventError(f"event: {self.expression[:60]!r}: {error}") from None
 
     def _part(self, node: ast.AST) -> str:
         return repr(ast.unparse(node))
@@ -117,7 +119,9 @@ class _Parser:
 
     def _comparison(self, node: ast.Compare) -> AbstractEvent:
         sides = [node.left, *node.comparators]
-        found = None
+        found = self._interval(node, sides)
+        if found is not None:
+            return found
         for low, op, high in zip(sides[:-1], node.ops, sides[1:], strict=True):
             if isinstance(op, ast.Gt | ast.GtE):
                 low, high = high, low
@@ -130,12 +134,31 @@ class _Parser:
             found = one if found is None else found & one
         return found
 
+    def _interval(self, node: ast.Compare, sides: list[ast.expr]) -> AbstractEvent | None:
+        """low < f < high of one number f as one event, whose ends exclude one another."""
+        if len(sides) != 3:
+            return None
+        upward = [isinstance(op, ast.Lt | ast.LtE) for op in node.ops]
+        downward = [isinstance(op, ast.Gt | ast.GtE) for op in node.ops]
+        ends = [self._constant(sides[0]), self._constant(sides[2])]
+        if None in ends or not (all(upward) or all(downward)):
+            return None
+        if self._constant(sides[1]) is not None:
+            return None
+        low, high = ends if all(upward) else ends[::-1]
+        value = self._value(sides[1])
+        if jax.eval_shape(lambda draw: value(self._axes(draw)), self._draw()).size != 1:
+            return None
+        return Within(lambda draw: jnp.ravel(value(self._axes(draw))), low, high)
+
+    def _draw(self) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(self.shape, jnp.float32)
+
     def _below(self, low: ast.expr, high: ast.expr, node: ast.Compare) -> AbstractEvent:
         constants = [self._constant(side) for side in (low, high)]
         if None not in constants:
             raise EventError(f"event: {self._part(node)} compares two numbers: use x")
         values = self._value(low), self._value(high)
-        # a level stays a level, so that events of one functional share their numbers
         if constants[0] is not None:
             functional, level = values[1], constants[0]
         elif constants[1] is not None:
@@ -147,7 +170,7 @@ class _Parser:
             return jnp.min(functional(self._axes(draw)))
 
         try:
-            jax.eval_shape(least, jax.ShapeDtypeStruct(self.shape, jnp.float32))
+            jax.eval_shape(least, self._draw())
         except (TypeError, ValueError, IndexError) as error:
             raise EventError(
                 f"event: {self._part(node)}: {error}; x has shape {self._shape()}"
@@ -164,7 +187,10 @@ class _Parser:
         """The number that a node is, if x is not in it."""
         if any(isinstance(n, ast.Name) and n.id == "x" for n in ast.walk(node)):
             return None
-        return float(self._value(node)(jnp.zeros(self._shape())))
+        number = float(self._value(node)(jnp.zeros(self._shape())))
+        if not np.isfinite(number):
+            raise EventError(f"event: {self._part(node)} is {number}, expected a finite number")
+        return number
 
     def _value(self, node: ast.expr) -> Value:
         if isinstance(node, ast.Constant) and type(node.value) in (int, float):
