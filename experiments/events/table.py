@@ -90,7 +90,7 @@ def figure(results: dict):
                         level + width, p, error, fmt="o", ms=4, color=COLOURS[method], label=told
                     )
         axis.set(title=name, xlabel="threshold", ylim=(1e-7, 1))
-    axis.legend(frameon=False, fontsize=7)
+        axis.legend(frameon=False, fontsize=7)
     fig.axes[0].set(ylabel="probability")
     fig.savefig(HERE / "sweeps.png", dpi=110)
 
