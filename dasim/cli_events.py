@@ -22,7 +22,14 @@ Given = Annotated[
         "the last one of a transition."
     ),
 ]
-Out = Annotated[Path | None, typer.Option(help="Folder of the files; runs/PRIOR-sample.")]
+Levels = Annotated[int, typer.Option(min=2, help="Noise levels of the guided chain.")]
+Seed = Annotated[int, typer.Option(min=0)]
+Out = Annotated[Path | None, typer.Option(help="Folder of the files; runs/PRIOR-COMMAND.")]
+
+
+def _print_files(files: list[Path]):
+    for path in files:
+        console.print(str(path), soft_wrap=True, highlight=False)
 
 
 def sample(
@@ -30,8 +37,8 @@ def sample(
     event: Event = None,
     n: Annotated[int, typer.Option(min=1, help="How many draws.")] = 500,
     given: Given = None,
-    levels: Annotated[int, typer.Option(min=2, help="Noise levels of the guided chain.")] = 64,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    levels: Levels = 64,
+    seed: Seed = 0,
     out: Out = None,
 ):
     """Draw from a prior, given an event if there is one; write NetCDF and a figure."""
@@ -43,8 +50,7 @@ def sample(
         files = sampling.sample(asked, n, seed, levels, folder)
     except DasimError as error:
         fail(error)
-    for path in files:
-        console.print(str(path), soft_wrap=True, highlight=False)
+    _print_files(files)
 
 
 def probability(
@@ -55,8 +61,8 @@ def probability(
     ] = "splitting",
     n: Annotated[int, typer.Option(min=16, help="How many draws.")] = 2000,
     given: Given = None,
-    levels: Annotated[int, typer.Option(min=2, help="Noise levels of the guided chain.")] = 64,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    levels: Levels = 64,
+    seed: Seed = 0,
     out: Out = None,
 ):
     """Estimate an event's probability under a prior; write NetCDF of the draws, and a figure."""
@@ -74,5 +80,4 @@ def probability(
     interval = f"{found.low:.3g} to {found.high:.3g}"
     table.add_row(event, method, f"{found.probability:.4g}", interval, f"{found.calls:,}")
     console.print(table)
-    for path in files:
-        console.print(str(path), soft_wrap=True, highlight=False)
+    _print_files(files)

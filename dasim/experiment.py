@@ -224,7 +224,9 @@ def _run(settings, folder, resume, progress):
     if problem.kind == "real":
         scores["units"] = {v: QUANTITIES[v.split(".")[1]] for v in VARIABLES}
         scores["withheld"] = reference_scores(problem)
-    diverged, chances = [], {e.name: {} for e in events}
+    came = {e.name: forecasts.outcomes(e.event, e.within, problem.truth) for e in events}
+    diverged = []
+    chances, paths = ({e.name: {} for e in events} for _ in range(2))
     for one in runs:
         outcome = one.execute(resume, progress)
         scores["methods"][one.method.name] = {**one.file.scores(), **outcome}
@@ -234,7 +236,7 @@ def _run(settings, folder, resume, progress):
         if outcome["diverged_at"] is not None:
             diverged.append((one.method.name, outcome["diverged_at"]))
         if events:
-            scores["events"] = _forecast_events(one, events, chances, folder)
+            scores["events"] = _forecast_events(one, events, came, chances, paths, folder)
         text = json.dumps(without_nan(scores), indent=1)
         with _writing(folder / "scores.json"):
             write_atomically(folder / "scores.json", text.encode())
@@ -249,12 +251,22 @@ def _run(settings, folder, resume, progress):
     return scores
 
 
-def _forecast_events(one: MethodRun, events: list[forecasts.Asked], chances: dict, folder) -> dict:
-    """Forecasts from one method's analyses, added to `chances`; all scores so far."""
+def _forecast_events(
+    one: MethodRun,
+    events: list[forecasts.Asked],
+    came: dict,
+    chances: dict,
+    paths: dict,
+    folder: Path,
+) -> dict:
+    """Forecasts from one method's analyses, added to `chances`; all scores so far.
+
+    The sample paths, added to `paths`, are all from the analysis that the first method doubts most.
+    """
     problem = one.problem
     analysis = jnp.asarray(np.moveaxis(one.file.read("analysis"), 0, 1), one.dtype)
     time = np.asarray(problem.observations.time)
-    came, table = {}, {}
+    table = {}
     for number, ask in enumerate(events):
         key = jax.random.fold_in(one.key, 2**31 - 1 - number)
         chance = np.array(
@@ -264,13 +276,22 @@ def _forecast_events(one: MethodRun, events: list[forecasts.Asked], chances: dic
         )
         chance[~np.isfinite(np.asarray(analysis)).all(tuple(range(1, analysis.ndim)))] = np.nan
         chances[ask.name][one.method.name] = chance
-        known = forecasts.outcomes(ask.event, ask.within, problem.truth)
-        came[ask.name] = np.append(known, np.full(ask.within, np.nan))
+        known = came[ask.name]
+        if paths[ask.name]:
+            cycle = next(iter(paths[ask.name].values())).cycle
+        else:
+            cycle = forecasts.doubtful_cycle(chance, known, problem.scored)
+        if cycle is not None and np.isfinite(chance[cycle]):
+            paths[ask.name][one.method.name] = forecasts.sample_paths(
+                one.transition, ask, analysis, jnp.asarray(time), problem.truth, cycle, key
+            )
         kept = problem.scored[: len(known)]
         table[ask.name] = {
             method: forecasts.scores(p[: len(known)][kept], known[kept])
             for method, p in chances[ask.name].items()
         }
     with _writing(folder / "events.nc"):
-        forecasts.write_events(folder / "events.nc", events, time, problem.scored, came, chances)
+        forecasts.write_events(
+            folder / "events.nc", events, time, problem.scored, came, chances, paths
+        )
     return table

@@ -59,20 +59,89 @@ def probabilities(
 ) -> Float[Array, " cycle"]:
     """The share of the members' forecasts in which the event holds, for each analysis."""
 
-    def path(x, t, key):
+    def one(item):
+        members, t, number = item
+        paths = _paths(transition, within, members, t, jax.random.fold_in(key, number))
+        return jax.vmap(ask.holds)(paths).mean()
+
+    return jax.lax.map(one, (analysis, time, jnp.arange(len(time))), batch_size=BATCH)
+
+
+def _paths(transition, within: int, members, t, key: Key) -> Float[Array, "member cycle *state"]:
+    """A forecast of each member over the cycles after its analysis."""
+
+    def path(x, key):
         def step(x, i):
             x = transition.sample(x, t + i * transition.interval, jax.random.fold_in(key, i))
             return x, x
 
         return jax.lax.scan(step, x, jnp.arange(within))[1]
 
-    def one(item):
-        members, t, number = item
-        keys = jax.random.split(jax.random.fold_in(key, number), len(members))
-        paths = jax.vmap(path, (0, None, 0))(members, t, keys)
-        return jax.vmap(ask.holds)(paths).mean()
+    return jax.vmap(path)(members, jax.random.split(key, len(members)))
 
-    return jax.lax.map(one, (analysis, time, jnp.arange(len(time))), batch_size=BATCH)
+
+class SamplePaths(NamedTuple):
+    """The forecasts of one analysis, in the variable that the event looks at most.
+
+    Attributes:
+        cycle: of the analysis.
+        variable: number in the flat state.
+        members: from the analysis on, `(member, 1 + within)`.
+        holds: whether the event holds in each, `(member,)`.
+        truth: `(1 + within,)`.
+    """
+
+    cycle: int
+    variable: int
+    members: Float[np.ndarray, "member lead"]
+    holds: Bool[np.ndarray, " member"]
+    truth: Float[np.ndarray, " lead"]
+
+
+def doubtful_cycle(probability, happened, scored) -> int | None:
+    """The scored cycle with a forecast nearest to even chances, before what came if any did."""
+    known = scored[: len(happened)] & np.isfinite(probability[: len(happened)])
+    for cycles in (np.flatnonzero(known & happened), np.flatnonzero(known)):
+        if len(cycles):
+            return int(cycles[np.argmin(np.abs(probability[cycles] - 0.5))])
+    return None
+
+
+@eqx.filter_jit
+def _some_paths(transition, ask: AbstractEvent, within: int, members, t, key, truth):
+    paths = _paths(transition, within, members, t, key)
+    slope = jax.grad(lambda path: jnp.sum(ask.constraint(path)))(truth[1:])
+    variable = jnp.argmax(jnp.nan_to_num(jnp.sum(slope**2, 0).reshape(-1)))
+    whole = jnp.concatenate([members[:, None], paths], 1)
+    own = lambda x: x.reshape(*x.shape[: x.ndim - truth.ndim + 1], -1)[..., variable]
+    return variable, own(whole), jax.vmap(ask.holds)(paths), own(truth)
+
+
+def sample_paths(
+    transition: AbstractTransition,
+    ask: Asked,
+    analysis: Float[Array, "cycle member *state"],
+    time: Float[Array, " cycle"],
+    truth: Float[np.ndarray, "cycle *state"],
+    cycle: int,
+    key: Key,
+) -> SamplePaths:
+    """The forecasts behind `probabilities` for one analysis, by the same keys.
+
+    The variable is that to which the event's functional of the true states is most sensitive.
+    """
+    own = jnp.asarray(truth[cycle : cycle + ask.within + 1], analysis.dtype)
+    found = _some_paths(
+        transition,
+        ask.event,
+        ask.within,
+        analysis[cycle],
+        time[cycle],
+        jax.random.fold_in(key, cycle),
+        own,
+    )
+    variable, members, holds, truth = (np.asarray(a) for a in found)
+    return SamplePaths(cycle, int(variable), members, holds, truth)
 
 
 def outcomes(
@@ -110,13 +179,16 @@ def scores(
     }
 
 
-def write_events(path: Path, events: list[Asked], time, scored, happened: dict, found: dict):
-    """`events.nc`: `probability_EVENT (method, time)` and `happened_EVENT (time)`.
+def write_events(
+    path: Path, events: list[Asked], time, scored, happened: dict, found: dict, paths: dict
+):
+    """`events.nc`: `probability_EVENT (method, time)`, `happened_EVENT (time)` and sample paths.
 
     Args:
         scored: which cycles count, `(time,)`.
-        happened: `{event: (time,)}`, NaN where it is not known.
+        happened: `{event: (known,)}`, of all but the last cycles.
         found: `{event: {method: (time,)}}`.
+        paths: `{event: {method: SamplePaths}}`.
     """
     methods = list(next(iter(found.values())))
     data = xr.Dataset(
@@ -135,9 +207,40 @@ def write_events(path: Path, events: list[Asked], time, scored, happened: dict, 
             variable.astype(np.float32),
             told | {"long_name": f"probability of {ask.name} after the analysis"},
         )
+        known = happened[ask.name].astype(np.float32)
         data[f"happened_{ask.name}"] = (
             "time",
-            happened[ask.name].astype(np.float32),
+            np.append(known, np.full(ask.within, np.float32(np.nan))),
             told | {"long_name": f"whether {ask.name} came"},
         )
+        if paths[ask.name]:
+            _add_paths(data, ask, paths[ask.name])
     data.to_netcdf(path)
+
+
+def _add_paths(data: xr.Dataset, ask: Asked, paths: dict[str, SamplePaths]):
+    """`paths_EVENT (method, realization, lead_EVENT)`, which of them hold it, and the truth's."""
+    one = next(iter(paths.values()))
+    members = max(len(p.members) for p in paths.values())
+    values = np.full((data.sizes["method"], members, ask.within + 1), np.nan, np.float32)
+    holds = np.full(values.shape[:2], np.nan, np.float32)
+    for i, method in enumerate(data["method"].values):
+        if method in paths:
+            own = paths[method]
+            values[i, : len(own.members)] = own.members
+            holds[i, : len(own.members)] = own.holds
+    told = {"units": "1", "cycle": one.cycle, "variable": one.variable}
+    lead = f"lead_{ask.name}"
+    name = f"x[{one.variable}]"
+    after = f"forecast of {name} after the analysis of cycle {one.cycle}"
+    data[f"paths_{ask.name}"] = ("method", "realization", lead), values, told | {"long_name": after}
+    data[f"paths_hold_{ask.name}"] = (
+        ("method", "realization"),
+        holds,
+        {"units": "1", "long_name": f"whether {ask.name} holds in it"},
+    )
+    data[f"paths_truth_{ask.name}"] = (
+        (lead,),
+        one.truth.astype(np.float32),
+        told | {"long_name": f"true {name}"},
+    )

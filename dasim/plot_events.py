@@ -81,3 +81,39 @@ def event_figure(time, forecasts, happened, colours) -> Figure:
     axes["time"].plot(time[-SHOWN:][came], np.full(len(came), 1.05), "|", color=REFERENCE, ms=7)
     axes["time"].set(xlabel="model time", ylabel="probability", ylim=(0, 1.1))
     return figure
+
+
+@styled
+def paths_figure(paths, holds, truth, name, colours) -> Figure:
+    """Forecasts of one analysis by each method: those in which the event holds, and the rest.
+
+    Args:
+        paths: `{method: (member, lead)}`, of the variable `name`.
+        holds: `{method: (member,)}`.
+        truth: `(lead,)`.
+    """
+    columns = min(len(paths), 3)
+    rows = -(-len(paths) // columns)
+    figure = Figure((WIDTH, 2.3 * rows + 0.4), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    lead = np.arange(len(truth))
+    for axis, (method, members) in zip(axes.flat, paths.items(), strict=False):
+        inside = holds[method] > 0
+        rest = {"color": "0.75", "lw": 0.7, "label": "it does not hold"}
+        for which, style in (
+            (~inside, rest),
+            (inside, {"color": colours[method], "lw": 0.8, "alpha": 0.7, "label": "it holds"}),
+        ):
+            for line in axis.plot(lead, members[which].T, **style)[1:]:
+                line.set_label("_")
+        axis.plot(lead, truth, color=REFERENCE, lw=1.8, label="truth")
+        axis.set_title(f"{method}, {inside.mean():.0%}", fontsize=9)
+    for axis in axes.flat[len(paths) :]:
+        axis.set_visible(False)
+    for axis in axes[:, 0]:
+        axis.set(ylabel=name)
+    for axis in axes[-1]:
+        axis.set(xlabel="cycles after the analysis", xticks=lead)
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower right", ncols=3, fontsize=8)
+    return figure

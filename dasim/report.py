@@ -276,6 +276,28 @@ def event_sections(path, tables, colours):
                 "lies on the dashed line, a good ROC far above it; marks on top: it came."
             )
             yield _drawn(f"Event {event}", caption, fig) + _table(rows, EVENTS, colours, {})
+            if f"paths_{event}" in ds:
+                yield _paths_section(ds, event, colours)
+
+
+def _paths_section(ds, event, colours):
+    """The sample paths of an event's forecasts."""
+    table, every = ds[f"paths_{event}"], _text(ds["method"])
+    paths, holds = {}, {}
+    for method, members, inside in zip(
+        every, table.values, ds[f"paths_hold_{event}"].values, strict=True
+    ):
+        own = np.isfinite(inside)
+        if own.any():
+            paths[method], holds[method] = members[own], inside[own]
+    cycle, name = int(table.attrs["cycle"]), f"x[{int(table.attrs['variable'])}]"
+    fig = plot_events.paths_figure(paths, holds, ds[f"paths_truth_{event}"].values, name, colours)
+    caption = (
+        f"The members' forecasts of {name}, the variable on which the event depends most, after "
+        f"the analysis of cycle {cycle}, about which {next(iter(paths))} is most in doubt; "
+        "coloured those in which the event holds, and their share."
+    )
+    return _drawn(f"Sample paths of {event}", caption, fig)
 
 
 def write_report(run_dir: Path) -> Path:

@@ -232,12 +232,12 @@ def load_prior(path: Path, shape: tuple[int, ...] | None = None, interval: float
         DataError: the file is broken, or a prior of another system.
     """
     header = read_header(path)
-    if header.get("format") == trajectories.FORMAT and shape is None:
-        return trajectories.load_trajectory_prior(path, header), header
     if header.get("format") == trajectories.FORMAT:
-        raise DataError(
-            f"{path}: this is a prior of trajectories; a filter takes one of a transition"
-        )
+        if shape is not None:
+            raise DataError(
+                f"{path}: this is a prior of trajectories; a filter takes one of a transition"
+            )
+        return trajectories.load_trajectory_prior(path, header), header
     if header.get("format") != FORMAT:
         raise DataError(
             f"{path}: format is {header.get('format')!r}, expected {FORMAT!r}: not a prior file"

@@ -10,9 +10,15 @@ from scipy.stats import kstest, norm, truncnorm
 import dasim
 from dasim.conditioning import ConstantGuidance, MomentGuidance
 from dasim.conditioning.guidance import Target
-from dasim.covariance import DenseCovariance
+from dasim.covariance import DenseCovariance, DiagonalCovariance
 from dasim.events import Equals, Exceeds, Within
-from dasim.priors import AbstractDenoiser, DiffusionPrior, GaussianDenoiser, SubVPSchedule
+from dasim.priors import (
+    AbstractDenoiser,
+    DiffusionPrior,
+    GaussianDenoiser,
+    SubVPSchedule,
+    VPSchedule,
+)
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -209,3 +215,47 @@ def test_a_transition_is_asked_for_its_next_state():
     )
     exact = norm.sf(norm.isf(1e-3) - 0.5 * WEIGHTS.sum() / STD)
     assert abs(np.log10(found.probability / exact)) < 4 * found.std_error + 0.01
+
+
+class Correlated(AbstractDenoiser):
+    """N(0, R), R_ij = 0.8^|i - j|, under white noise."""
+
+    n: int = eqx.field(static=True, default=4)
+
+    def law(self):
+        i = jnp.arange(self.n)
+        return 0.8 ** jnp.abs(i[:, None] - i)
+
+    def mean(self, cond=None):
+        return jnp.zeros(self.n)
+
+    def cov(self, cond=None):
+        return DiagonalCovariance(jnp.ones(self.n))
+
+    def correction(self, v, sigma, cond=None):
+        angle = jnp.arctan(sigma)
+        total = jnp.cos(angle) ** 2 * self.law() + jnp.sin(angle) ** 2 * jnp.eye(self.n)
+        xhat = jnp.cos(angle) * self.law() @ jnp.linalg.solve(total, v)
+        return (xhat - jnp.cos(angle) * v) / jnp.sin(angle)
+
+
+@pytest.mark.parametrize(
+    ("options", "tolerance"), [({"repeats": 20}, 0.15), ({}, 0.8), ({"width": 0.5}, 0.8)]
+)
+def test_inpainting(options, tolerance):
+    """Given x0 = 1.5 the next is N(1.2, 0.36); repeats bring the draws near to it."""
+    prior = DiffusionPrior(Correlated(), (4,), VPSchedule())
+    value, known = jnp.array([1.5, 0, 0, 0]), jnp.arange(4) == 0
+    x = dasim.conditioning.inpainted_draws(prior, value, known, KEY, 1000, levels=24, **options)
+    np.testing.assert_allclose(x[:, 0], 1.5)
+    assert abs(x[:, 1].mean() - 1.2) < tolerance
+    if "repeats" in options:
+        assert abs(x[:, 1].std() - 0.6) < 0.05
+        assert abs(np.corrcoef(x[:, 1], x[:, 2])[0, 1] - 0.8 * 0.6 / np.sqrt(1 - 0.8**4)) < 0.06
+
+
+def test_inpainting_refuses():
+    with pytest.raises(ValueError, match=r"known \(3,\), expected \(5,\)"):
+        dasim.conditioning.inpainted_draws(gaussian(), jnp.zeros(3), jnp.ones(3, bool), KEY, 2)
+    with pytest.raises(ValueError, match="not correlated"):
+        dasim.conditioning.inpainted_draws(gaussian(), jnp.zeros(5), jnp.ones(5, bool), KEY, 2)

@@ -91,8 +91,17 @@ def test_a_run_forecasts_its_events(folder):
         assert p.shape == (2, 24) and (p >= 0).all() and (p <= 1).all()
         assert np.isnan(came[-3:]).all() and np.isfinite(came[:-3]).all()
         assert p.attrs["when"] == "max(x[2]) > 30" and p.attrs["within_cycles"] == 3
-    with xr.open_dataset(folder / "ETKF.nc") as data:
-        truth = data.truth.values[:, 2]
+        cycle = data.paths_high.attrs["cycle"]
+        assert data.paths_high.attrs["variable"] == 2 and 4 <= cycle < 21
+        # the paths are those behind the probability, and begin at the analysis
+        np.testing.assert_allclose(data.paths_hold_high.mean("realization"), p[:, cycle])
+        above = (data.paths_high[:, :, 1:] > 30).any("lead_high")
+        np.testing.assert_array_equal(above, data.paths_hold_high)
+    with xr.open_dataset(folder / "ETKF.nc") as run:
+        first = run.analysis.transpose("time", "realization", ...).values[cycle, :, 2]
+        np.testing.assert_allclose(data.paths_high[0, :, 0], first)
+        truth = run.truth.values[:, 2]
+        np.testing.assert_allclose(data.paths_truth_high, truth[cycle : cycle + 4])
     exact = [truth[k + 1 : k + 4].max() > 30 for k in range(21)]
     np.testing.assert_array_equal(came[:-3], exact)
 
@@ -100,6 +109,7 @@ def test_a_run_forecasts_its_events(folder):
 def test_the_report_shows_them(folder):
     page = (folder / "report.html").read_text()
     assert "<h2>Event high</h2>" in page and "Brier skill" in page
+    assert "<h2>Sample paths of high</h2>" in page
     assert "max(x[2]) &gt; 30 within 3 cycles" in page
 
 

@@ -8,7 +8,14 @@ import pytest
 from scipy.integrate import solve_ivp
 
 from dasim.covariance import DiagonalCovariance
-from dasim.models import LinearGaussian, Lorenz63, Lorenz96, integrate
+from dasim.models import (
+    DoublePendulum,
+    FitzHughNagumo,
+    LinearGaussian,
+    Lorenz63,
+    Lorenz96,
+    integrate,
+)
 from dasim.transitions import ModelTransition, simulate
 from dasim.types import Observations
 
@@ -21,6 +28,10 @@ def float64():
 
 def zero():
     return jnp.zeros(())
+
+
+def tendency(model, x):
+    return model.tendency(zero(), x)
 
 
 def exact(model, x, time):
@@ -191,3 +202,37 @@ def test_simulate_runs_on_from_cycle_to_cycle():
     assert isinstance(seen, Observations) and seen.mask.all()
     with pytest.raises(ValueError, match="n_cycles is 0"):
         simulate(transition, observation, jnp.ones(2), 0, jax.random.key(0))
+
+
+def test_fitzhugh_nagumo_facts():
+    model = FitzHughNagumo()
+    x = 5 * np.array([0.4, -0.1, 0.02, 0.05])
+    a, k, c, b = -0.025794, 0.128, 0.02, (0.0065, 0.0135)
+    first = 0.4 * (a - 0.4) * (0.4 - 1) - 0.02 + k * (-0.1 - 0.4)
+    second = b[1] * -0.1 - c * 0.05
+    found = tendency(model, jnp.asarray(x))
+    np.testing.assert_allclose(found[jnp.array([0, 3])], [5 * first, 5 * second])
+    # the units of the variables change nothing else
+    other = FitzHughNagumo(scale=1.0)
+    np.testing.assert_allclose(found, 5 * tendency(other, jnp.asarray(x) / 5))
+    assert model.spin_up == 1500
+
+
+def test_a_double_pendulum_keeps_its_energy():
+    model = DoublePendulum(dt=0.01)
+    x = jax.vmap(model.start)(jax.random.split(jax.random.key(1), 4))
+    step = jax.jit(jax.vmap(lambda x: model.step(x, zero(), None)))
+    energy = jax.vmap(model.energy)
+    before = energy(x)
+    for _ in range(200):
+        x = step(x)
+    np.testing.assert_allclose(energy(x), before, rtol=1e-6)
+    # small swings: frequencies sqrt(2 +- sqrt 2)
+    jac = jax.jacfwd(lambda x: tendency(model, x))(jnp.zeros(4))
+    found = np.unique(np.abs(np.linalg.eigvals(np.asarray(jac)).imag).round(8))
+    np.testing.assert_allclose(found, np.sqrt([2 - np.sqrt(2), 2 + np.sqrt(2)]), rtol=1e-6)
+    # what starts it are momenta, not rates
+    momenta = jax.vmap(lambda k: model.mass(model.start(k)[:2]) @ model.start(k)[2:])(
+        jax.random.split(jax.random.key(2), 4000)
+    )
+    np.testing.assert_allclose(momenta.std(0), [0.2, 0.3], rtol=0.05)

@@ -257,43 +257,6 @@ def test_the_flow_of_the_defaults_is_chaotic_and_resolved():
     assert 2 < after.std() < 8
 
 
-# excitable cells and the pendulum
-
-
-def test_fitzhugh_nagumo_facts():
-    model = FitzHughNagumo()
-    x = 5 * np.array([0.4, -0.1, 0.02, 0.05])
-    a, k, c, b = -0.025794, 0.128, 0.02, (0.0065, 0.0135)
-    first = 0.4 * (a - 0.4) * (0.4 - 1) - 0.02 + k * (-0.1 - 0.4)
-    second = b[1] * -0.1 - c * 0.05
-    found = rate(model, jnp.asarray(x))
-    np.testing.assert_allclose(found[jnp.array([0, 3])], [5 * first, 5 * second])
-    # the units of the variables change nothing else
-    other = FitzHughNagumo(scale=1.0)
-    np.testing.assert_allclose(found, 5 * rate(other, jnp.asarray(x) / 5))
-    assert model.spin_up == 1500
-
-
-def test_a_double_pendulum_keeps_its_energy():
-    model = DoublePendulum(dt=0.01)
-    x = jax.vmap(model.start)(jax.random.split(jax.random.key(1), 4))
-    step = jax.jit(jax.vmap(lambda x: model.step(x, zero(), None)))
-    energy = jax.vmap(model.energy)
-    before = energy(x)
-    for _ in range(200):
-        x = step(x)
-    np.testing.assert_allclose(energy(x), before, rtol=1e-6)
-    # small swings: frequencies sqrt(2 +- sqrt 2)
-    jac = jax.jacfwd(lambda x: rate(model, x))(jnp.zeros(4))
-    found = np.unique(np.abs(np.linalg.eigvals(np.asarray(jac)).imag).round(8))
-    np.testing.assert_allclose(found, np.sqrt([2 - np.sqrt(2), 2 + np.sqrt(2)]), rtol=1e-6)
-    # what starts it are momenta, not rates
-    momenta = jax.vmap(lambda k: model.mass(model.start(k)[:2]) @ model.start(k)[2:])(
-        jax.random.split(jax.random.key(2), 4000)
-    )
-    np.testing.assert_allclose(momenta.std(0), [0.2, 0.3], rtol=0.05)
-
-
 # every model
 
 SMALL = {

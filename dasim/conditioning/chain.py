@@ -41,13 +41,11 @@ class Draws(NamedTuple):
         u: `(draw, n)`, in white coordinates.
         log_weights: normalised, `(draw,)`.
         log_evidence: log of the mean weight.
-        size: effective number of draws, after the last level.
     """
 
     u: Float[Array, "draw n"]
     log_weights: Float[Array, " draw"]
     log_evidence: Float[Array, ""]
-    size: Float[Array, ""]
 
 
 def guided_chain(
@@ -69,16 +67,12 @@ def guided_chain(
     angles = jnp.arctan(target.prior.schedule.levels(levels).astype(target.dtype))
     first, key = jax.random.split(key)
     see = jax.vmap(lambda v, angle: guidance(target, v, angle), (0, None))
-    descend = jax.vmap(lambda v, high, low: _descended(target, v, high, low), (0, None, None))
+    descend = jax.vmap(lambda v, high, low: descended(target, v, high, low), (0, None, None))
     v = jax.random.normal(first, (count, target.size), target.dtype)
     seen = see(v, angles[0])
 
     def moved(v, seen, angle, following, key):
-        rho = jnp.cos(angle) / jnp.cos(following)
-        # 1 - rho^2 and a^ in forms that hold where the angles are small
-        added = jnp.sin(angle - following) * jnp.sin(angle + following) / jnp.cos(following) ** 2
-        free = jnp.sqrt(added)
-        raised = jnp.arctan2(jnp.sqrt(added + (rho * jnp.sin(angle)) ** 2), rho * jnp.cos(angle))
+        rho, free, raised = noising(angle, following)
         noise = jax.random.normal(key, v.shape, v.dtype)
         shift = jnp.zeros_like(v)
         if guided:
@@ -107,16 +101,24 @@ def guided_chain(
     u, ratio = moved(v, seen, angles[-2], angles[-1], keys[-1])
     if not weighted:
         even = jnp.full(count, -jnp.log(count), u.dtype)
-        return Draws(u, even, jnp.full((), jnp.nan, u.dtype), jnp.asarray(float(count)))
+        return Draws(u, even, jnp.full((), jnp.nan, u.dtype))
     log_prob = jax.vmap(lambda u: target.event.log_prob(target.constraint(u), None))(u)
     log_weights = _finite(log_weights + ratio + log_prob - seen.log_psi)
     total = jax.nn.logsumexp(log_weights)
     normalized = jnp.where(jnp.isfinite(total), log_weights - total, -jnp.log(count))
-    size = 1 / jnp.sum(jnp.exp(2 * normalized))
-    return Draws(u, normalized, total - jnp.log(count), size)
+    return Draws(u, normalized, total - jnp.log(count))
 
 
-def _descended(target: Target, v, high, low):
+def noising(angle, following):
+    """rho, sqrt(1 - rho^2) and a^ of a step from one angle to a smaller one."""
+    rho = jnp.cos(angle) / jnp.cos(following)
+    # in forms that hold where the angles are small
+    added = jnp.sin(angle - following) * jnp.sin(angle + following) / jnp.cos(following) ** 2
+    raised = jnp.arctan2(jnp.sqrt(added + (rho * jnp.sin(angle)) ** 2), rho * jnp.cos(angle))
+    return rho, jnp.sqrt(added), raised
+
+
+def descended(target: Target, v, high, low):
     """v after the probability flow from one angle down to another."""
     slope = target.correction(v, high)
     ahead = v + (high - low) * slope

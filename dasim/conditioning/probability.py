@@ -140,7 +140,7 @@ def conditional_draws(
 
 _chain = eqx.filter_jit(guided_chain)
 _calibrated = eqx.filter_jit(calibrated)
-_constraints = eqx.filter_jit(splitting.constraints)
+_constraints = eqx.filter_jit(jax.vmap(splitting.constraint, (None, 0)))
 
 
 @eqx.filter_jit
@@ -220,17 +220,14 @@ def _by_splitting(target, each, moves, key) -> EventProbability:
 
 @eqx.filter_jit
 def _drawn(target: Target, noise):
-    shape = target.prior.shape
-    return jax.lax.map(
-        lambda e: splitting.draw(target, e).reshape(shape), noise, batch_size=splitting.BATCH
-    )
+    return jax.lax.map(lambda e: splitting.draw(target, e), noise, batch_size=splitting.BATCH)
 
 
 @eqx.filter_jit
 def _counted(target: Target, key: Key):
     """Plain draws, and log P(E) of each."""
     noise = jax.random.normal(key, (BATCH, target.size), target.dtype)
-    draws = jax.vmap(lambda e: splitting.draw(target, e).reshape(target.prior.shape))(noise)
+    draws = jax.vmap(lambda e: splitting.draw(target, e))(noise)
     seen = jax.vmap(lambda x: target.event.log_prob(target.event.constraint(x), None))(draws)
     return draws, jnp.where(jnp.isnan(seen), -jnp.inf, seen)
 

@@ -43,19 +43,16 @@ class Level(NamedTuple):
     length: Float[Array, ""]
 
 
-def draw(target: Target, noise: Float[Array, " n"]) -> Float[Array, " n"]:
-    """G(e), flat."""
+def draw(target: Target, noise: Float[Array, " n"]) -> Float[Array, "*shape"]:
+    """G(e)."""
     prior = target.prior
-    return flow(prior.denoiser, prior.schedule, target.cond, noise, prior.n_steps)
+    x = flow(prior.denoiser, prior.schedule, target.cond, noise, prior.n_steps)
+    return x.reshape(prior.shape)
 
 
-def constraints(target: Target, noise: Float[Array, "draw n"]) -> Float[Array, "draw k"]:
-    """The event's constraint of the draws that belong to `noise`."""
-
-    def one(e):
-        return target.event.constraint(draw(target, e).reshape(target.prior.shape))
-
-    return jax.vmap(one)(noise)
+def constraint(target: Target, noise: Float[Array, " n"]) -> Float[Array, " k"]:
+    """The event's constraint of G(e)."""
+    return target.event.constraint(draw(target, noise))
 
 
 @eqx.filter_jit
@@ -101,8 +98,7 @@ def advance(
 def _margins(target: Target, scale, noise):
     # in batches: a thousand draws of a trajectory at once do not fit a cache
     def one(e):
-        c = target.event.constraint(draw(target, e).reshape(target.prior.shape))
-        margin = target.event.margin(c, scale)
+        margin = target.event.margin(constraint(target, e), scale)
         return jnp.where(jnp.isnan(margin), -jnp.inf, margin)
 
     return jax.lax.map(one, noise, batch_size=BATCH)

@@ -30,9 +30,7 @@ class DoublePendulum(AbstractModel):
     def mass(self, q: Float[Array, "2"]) -> Float[Array, "2 2"]:
         """The matrix M of the kinetic energy w M w / 2."""
         cosine = jnp.cos(q[0] - q[1])
-        return jnp.stack(
-            [jnp.stack([2.0 + 0 * cosine, cosine]), jnp.stack([cosine, 1.0 + 0 * cosine])]
-        )
+        return jnp.diag(jnp.array([2.0, 1.0])) + cosine * (1 - jnp.eye(2))
 
     def energy(self, x: Float[Array, "4"]) -> Float[Array, ""]:
         """Kinetic and potential energy, -3 at rest."""

@@ -1,6 +1,6 @@
 """Event probabilities and draws of the shipped trajectory priors, against direct simulation.
 
-    python experiments/events/run.py [part ...] [--systems name,name] [--seeds 3]
+    python experiments/events/run.py [part ...] [--systems name,name] [--only event,0.1] [--seeds 3]
 
 Parts: gaussian, truth, counts, probability, splitting, density, draws; all of them by default.
 Writes results.json after every figure, and README.md's tables and the figures (table.py).
@@ -139,9 +139,11 @@ def measure_counts(name: str):
     keep([name, "counts"], {"n": COUNTED, "calls": COUNTED * prior.n_steps} | total)
 
 
-def measure_probability(name: str, method: str, seeds: int, **options):
+def measure_probability(name: str, method: str, labels: list[str], seeds: int, **options):
     prior = prior_of(name)
     for label, event in events(name).items():
+        if labels and label not in labels:
+            continue
         for seed in range(seeds):
             if str(seed) in known()[name].get(method, {}).get(label, {}):
                 continue
@@ -196,8 +198,11 @@ def measure_draws(name: str):
 def main(
     parts: Annotated[list[str] | None, typer.Argument()] = None,
     systems: str = ",".join(CASES),
+    only: str = "",
     seeds: int = 3,
 ):
+    """Measure PARTS for the systems; estimates of probability for the events `only` names."""
+    labels = [label for label in only.split(",") if label]
     chosen = parts or [
         "gaussian",
         "truth",
@@ -216,12 +221,12 @@ def main(
         if "counts" in chosen:
             measure_counts(name)
         if "probability" in chosen:
-            measure_probability(name, "smc", seeds, n=1000, levels=64)
-            measure_probability(name, "noise-splitting", seeds, n=1000, levels=64)
+            measure_probability(name, "smc", labels, seeds, n=1000, levels=64)
+            measure_probability(name, "noise-splitting", labels, seeds, n=1000, levels=64)
         if "splitting" in chosen:
-            measure_probability(name, "splitting", seeds, n=800)
+            measure_probability(name, "splitting", labels, seeds, n=800)
         if "density" in chosen:
-            measure_probability(name, "density", 1, n=64)
+            measure_probability(name, "density", labels, 1, n=64)
         if "draws" in chosen:
             measure_draws(name)
     write(known())

@@ -11,11 +11,13 @@ METHODS = "splitting", "smc", "noise-splitting", "density"
 COLOURS = dict(zip(METHODS, ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=True))
 
 
+def head(*titles: str) -> list[str]:
+    """The first two lines of a table."""
+    return [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
+
+
 def gaussian(results: dict) -> list[str]:
-    lines = [
-        "| method | P | mean error of log10 P | RMS | interval covers | network calls |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = head("method", "P", "mean error of log10 P", "RMS", "interval covers", "network calls")
     for method, rows in results.get("gaussian", {}).items():
         for p, r in rows.items():
             lines.append(
@@ -26,10 +28,9 @@ def gaussian(results: dict) -> list[str]:
 
 
 def systems(results: dict) -> list[str]:
-    lines = [
-        "| system | event | truth | prior, counted | method | estimate | 95 % interval | calls |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    lines = head(
+        "system", "event", "truth", "prior, counted", "method", "estimate", "95 % interval", "calls"
+    )
     for name, r in results.items():
         if name == "gaussian":
             continue
@@ -38,25 +39,24 @@ def systems(results: dict) -> list[str]:
                 continue
             counted = r["counts"][label] / r["counts"]["n"] if "counts" in r else math.nan
             what = "of the paper" if label == "event" else f"sweep, {label}"
-            head = f"| {name} | {what} | {true:.3g} | {counted:.3g} "
+            start = f"| {name} | {what} | {true:.3g} | {counted:.3g} "
             rows = [(m, e) for m in METHODS for e in r.get(m, {}).get(label, {}).values()]
             for method, e in rows or [(None, None)]:
                 if method is None:
-                    lines.append(head + "| | | | |")
+                    lines.append(start + "| | | | |")
                     continue
                 lines.append(
-                    head + f"| {method} | {e['probability']:.3g} | {e['low']:.2g} to "
+                    start + f"| {method} | {e['probability']:.3g} | {e['low']:.2g} to "
                     f"{e['high']:.2g} | {e['calls']:,} |"
                 )
-                head = "| | | | "
+                start = "| | | | "
     return lines
 
 
 def draws(results: dict) -> list[str]:
-    lines = [
-        "| system | sampler | inside | first mode (truth) | KS p: event, others | distinct |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = head(
+        "system", "sampler", "inside", "first mode (truth)", "KS p: event, others", "distinct"
+    )
     for name, r in results.items():
         for label, d in r.get("draws", {}).items():
             tests = ", ".join(f"{p:.2g}" for _, p in d["ks"].values())
