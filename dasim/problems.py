@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dasim import config as schema
-from dasim import models, weather
+from dasim import models, observe, weather
 from dasim.localization import Localization
-from dasim.observe import Gaussian, Observation, Select, check_observations
+from dasim.observe import AbstractError, Gaussian, Observation, Select, check_observations
 from dasim.trained import load_prior
 from dasim.transitions import AbstractTransition, ModelTransition, simulate
 from dasim.types import DataError, Ensemble, Key, Observations
@@ -32,6 +32,15 @@ MODELS = {
     "fitzhugh-nagumo": models.FitzHughNagumo,
     "double-pendulum": models.DoublePendulum,
 }
+ERRORS = {
+    "censored": observe.Censored,
+    "quantised": observe.Quantised,
+    "threshold": observe.Threshold,
+    "student-t": observe.StudentT,
+    "huber": observe.Huber,
+    "contaminated": observe.Contaminated,
+}
+CLIMATE = 2048  # states from which the climate of what is observed is known
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -90,6 +99,20 @@ def climate(transition: ModelTransition, members: int, key: Key) -> Ensemble:
 @eqx.filter_jit
 def _propagated(transition: ModelTransition, states: Ensemble) -> Ensemble:
     return jax.vmap(transition.mean, (0, None))(states, jnp.zeros(()))
+
+
+def checks(run: schema.Run) -> tuple[observe.AbstractCheck, ...]:
+    """The checks of a config against the forecast."""
+    asked = run.quality_control or schema.QualityControl()
+    kinds = (observe.BackgroundCheck, asked.background), (observe.BuddyCheck, asked.buddy)
+    return tuple(check(limit, asked.most) for check, limit in kinds if limit is not None)
+
+
+def usable(run: schema.Run, observations: Observations) -> np.ndarray:
+    """The mask of what the config's checks leave of observations by themselves."""
+    asked = run.quality_control or schema.QualityControl()
+    codes = observe.quality(observations, asked.range, asked.blacklist, asked.stuck)
+    return codes == observe.Quality.PASSED
 
 
 class Problem(abc.ABC):
@@ -166,23 +189,23 @@ class Twin(Problem):
 
     def __init__(self, run: schema.Run, key: Key):
         self.dynamics = system_transition(run.system)
-        size, observe = int(np.prod(self.dynamics.shape)), run.observe
-        if (observe.every is None) == (observe.sites is None):
+        size, seen = int(np.prod(self.dynamics.shape)), run.observe
+        if (seen.every is None) == (seen.sites is None):
             raise schema.ConfigError("observe: give exactly one of every and sites")
-        if isinstance(observe.std, dict) or observe.withhold is not None:
+        if isinstance(seen.std, dict) or seen.withhold is not None:
             raise schema.ConfigError(
                 "observe: std by quantity and withhold belong to real sensors; "
                 "a twin experiment takes one std"
             )
-        self.sites = observe.sites or list(range(0, size, observe.every))
+        self.sites = seen.sites or list(range(0, size, seen.every))
         if max(self.sites) >= size:
             raise schema.ConfigError(
                 f"observe.sites: {max(self.sites)} is outside the state's {size} variables (0 to "
                 f"{size - 1})"
             )
-        function = observed_function(observe.function, observe.shift, observe.scale)
+        function = observed_function(seen.function, seen.shift, seen.scale)
         operator = Select(self.sites, function)
-        self.observation = Observation(operator, Gaussian(std=observe.std))
+        self.observation = Observation(operator, self._error(run, operator), checks(run))
         truth_key, start_key = jax.random.split(key)
         self.start = climate(self.dynamics, 1, start_key)[0]
         self.initial_std = run.cycle.initial_std
@@ -195,9 +218,25 @@ class Twin(Problem):
         )
         self.truth = np.asarray(truth)
         check_observations(self.observations, len(self.sites), "simulated observations")
-        self.masks = np.asarray(self.observations.mask)[None]
+        kept = usable(run, self.observations)
+        self.observations = eqx.tree_at(lambda o: o.mask, self.observations, jnp.asarray(kept))
+        self.masks = kept[None]
         self.segment = run.cycle.n_cycles
         self.scored = np.arange(run.cycle.n_cycles) >= run.cycle.burn_in
+
+    def _error(self, run: schema.Run, operator: Select) -> AbstractError:
+        """The error model of a config."""
+        seen = run.observe
+        if seen.error is None:
+            return Gaussian(std=seen.std)
+        options = seen.error.model_dump(exclude={"kind", "stand_in"})
+        if seen.error.kind in ("student-t", "huber", "contaminated"):
+            return ERRORS[seen.error.kind](seen.std, **options)
+        if seen.error.stand_in == "climate":
+            states = climate(self.dynamics, CLIMATE, jax.random.key(1))
+            exact = np.asarray(jax.vmap(lambda x: operator(x, 0.0))(states))
+            options["climate"] = exact.mean(0), exact.std(0)
+        return ERRORS[seen.error.kind](std=seen.std, **options)
 
     @property
     def shape(self):
@@ -248,20 +287,22 @@ class WeatherStations(Problem):
     kind = "real"
 
     def __init__(self, run: schema.Run, key: Key):
-        data, observe = run.data, run.observe
-        if observe.every is not None or observe.sites is not None:
+        data, seen = run.data, run.observe
+        if seen.every is not None or seen.sites is not None:
             raise schema.ConfigError("observe: every and sites belong to a twin experiment")
+        if seen.error is not None:
+            raise schema.ConfigError("observe.error belongs to a twin experiment")
         if run.cycle.initial_std is not None:
             raise schema.ConfigError("cycle.initial_std belongs to a twin experiment")
         self.reports = weather.load(data.path, data.train_days, data.of_days)
-        self.folds = tuple(observe.withhold or weather.STATIONS)
+        self.folds = tuple(seen.withhold or weather.STATIONS)
         for station in self.folds:
             if station not in weather.STATIONS:
                 raise schema.ConfigError(
                     f"observe.withhold: there is no station {station!r}; "
                     f"the data have {', '.join(weather.STATIONS)}"
                 )
-        self.std = self._error(observe.std)
+        self.std = self._error(seen.std)
         self.index, self.scored, self.segment = self._windows(data.lead_in_hours)
         if run.cycle.n_cycles is not None:
             kept = max(1, run.cycle.n_cycles // self.segment)
@@ -274,7 +315,9 @@ class WeatherStations(Problem):
         values = self.reports.anomalies[self.index]
         present = np.isfinite(values)
         self.observation = Observation(
-            Select(range(len(weather.VARIABLES))), Gaussian(std=self.std / self.reports.scale)
+            Select(range(len(weather.VARIABLES))),
+            Gaussian(std=self.std / self.reports.scale),
+            checks(run),
         )
         self.observations = Observations(
             jnp.asarray(self.reports.hours[self.index]),
@@ -283,7 +326,16 @@ class WeatherStations(Problem):
         )
         check_observations(self.observations, len(weather.VARIABLES), "weather reports")
         station = np.array([v.split(".")[0] for v in weather.VARIABLES])
-        self.masks = np.stack([present & (station != s) for s in self.folds])
+        if run.quality_control is not None and run.quality_control.range is not None:
+            raise schema.ConfigError(
+                "quality_control.range belongs to a twin experiment: the quantities of real "
+                "sensors have units of their own"
+            )
+        own = eqx.tree_at(
+            lambda o: o.value, self.observations, jnp.asarray(self.reports.values[self.index])
+        )
+        good = usable(run, own)
+        self.masks = np.stack([good & (station != s) for s in self.folds])
         self.station = station
 
     @staticmethod

@@ -54,10 +54,12 @@ class Analysis(NamedTuple):
         forecast: ensemble before the observations are used, `(member, *state)`.
         analysis: ensemble after, equally weighted, `(member, *state)`.
         innovation: observed value minus the forecast mean in observation space, zero
-            where nothing was observed, `(obs,)`.
+            where nothing was used, `(obs,)`.
         log_evidence: log p(y_k | y_1:k-1) as the filter sees it, a scalar.
         smoothed: of a smoother, the ensemble one lag earlier given the observations up to now,
             `(member, *state)`; None of a filter.
+        used: the observations that counted: those of the mask but for what quality control left
+            out, `(obs,)`.
     """
 
     forecast: Ensemble
@@ -65,3 +67,4 @@ class Analysis(NamedTuple):
     innovation: Float[Array, " obs"]
     log_evidence: Float[Array, ""]
     smoothed: Ensemble | None = None
+    used: Bool[Array, " obs"] | None = None

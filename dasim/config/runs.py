@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic import model_validator as validator
 
+from dasim.config.errors import ErrorModel, QualityControl
 from dasim.config.methods import AnyMethod, Tune
 from dasim.config.section import NAME, Section
 from dasim.config.systems import System
@@ -38,6 +39,9 @@ class Observe(Section):
     shift: float = Field(0.0, description="the function is applied to (x - shift) / scale")
     scale: PositiveFloat = 1.0
     std: PositiveFloat | dict[str, PositiveFloat]
+    error: ErrorModel | None = Field(
+        None, description="what is read of a value with its error; left out: that"
+    )
     withhold: list[str] | None = Field(None, min_length=1)
 
     @validator(mode="after")
@@ -93,6 +97,7 @@ class Run(Sourced):
     members: int = Field(ge=2)
     methods: list[AnyMethod] = Field(min_length=1)
     events: list[EventSection] = []
+    quality_control: QualityControl | None = None
     tune: Tune = Tune()
 
     @validator(mode="after")

@@ -2,6 +2,9 @@
 
 from dasim.events.base import AbstractEvent as AbstractEvent
 from dasim.events.base import GaussianEvent as GaussianEvent
+from dasim.events.pointwise import AbstractLaw as AbstractLaw
+from dasim.events.pointwise import PointwiseEvent as PointwiseEvent
+from dasim.events.pointwise import sites as sites
 from dasim.events.regions import Both as Both
 from dasim.events.regions import Either as Either
 from dasim.events.regions import Equals as Equals

@@ -1,6 +1,7 @@
 """The filter protocol, and the cycle that ensemble Kalman filters share."""
 
 import abc
+import warnings
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -11,7 +12,7 @@ from jaxtyping import Array, Float
 from dasim.covariance import anomalies, flatten
 from dasim.events import AbstractEvent, GaussianEvent
 from dasim.filters.inflation import AbstractInflation
-from dasim.observe import Observation
+from dasim.observe import AbstractPointwiseError, Observation, StandInWarning
 from dasim.transitions import AbstractTransition
 from dasim.types import Analysis, Ensemble, Key, Observations
 
@@ -74,7 +75,7 @@ class AbstractEnsembleFilter(AbstractFilter):
         forecast_key, key = jax.random.split(key)
         start = obs.time - transition.interval
         forecast = propagate(transition, state.ensemble, start, forecast_key)
-        event = gaussian_event(observation, obs)
+        event = gaussian_event(observation, obs, forecast)
         analysis, inflation = self.update(forecast, state.inflation, event, key)
         return EnsembleState(analysis, inflation), describe(event, forecast, analysis, obs)
 
@@ -105,12 +106,39 @@ def check_ensemble(ensemble: Ensemble) -> Ensemble:
     return ensemble
 
 
-def gaussian_event(observation: Observation, obs: Observations) -> GaussianEvent:
-    """One cycle's observations, refused if their errors are not Gaussian."""
+def gaussian_event(
+    observation: Observation, obs: Observations, forecast: Ensemble | None = None
+) -> GaussianEvent:
+    """One cycle's observations as a Gaussian event, if need be by their errors' stand-in.
+
+    Args:
+        forecast: by which the observations are checked.
+
+    Raises:
+        TypeError: an error model of the user's own that has no stand-in.
+        ValueError: observations that are to be checked, and no forecast.
+    """
+    if forecast is not None:
+        obs = observation.screened(obs, forecast)
+    elif observation.checks:
+        raise ValueError(
+            "this filter checks no observations against a forecast: leave quality control out, or "
+            "take an EnKF, the ConditionalScoreFilter or the BootstrapParticleFilter"
+        )
+    error = observation.error
+    if isinstance(error, AbstractPointwiseError):
+        warnings.warn(
+            f"this filter needs Gaussian observation errors: {type(error).__name__} is replaced by "
+            "its Gaussian stand-in; ConditionalScoreFilter and BootstrapParticleFilter use it as "
+            "it is",
+            StandInWarning,
+            stacklevel=2,
+        )
+        return error.stand_in(observation.operator, obs)
     event = observation.event(obs)
     if not isinstance(event, GaussianEvent):
         raise TypeError(
-            f"this filter needs Gaussian observation errors, not {type(observation.error).__name__}"
+            f"this filter needs Gaussian observation errors, not {type(error).__name__}"
         )
     return event
 
@@ -145,5 +173,5 @@ def describe(
     """The info of a step; the evidence is that of a normal forecast in observation space."""
     c_mean, c_anomalies = anomalies(constraints(event, forecast))
     log_evidence = event.log_prob_anomalies(c_mean, c_anomalies)
-    innovation = jnp.where(obs.mask, jnp.where(obs.mask, obs.value, 0.0) - c_mean, 0.0)
-    return Analysis(forecast, analysis, innovation, log_evidence, smoothed)
+    innovation = jnp.where(event.mask, jnp.where(obs.mask, obs.value, 0.0) - c_mean, 0.0)
+    return Analysis(forecast, analysis, innovation, log_evidence, smoothed, event.mask)

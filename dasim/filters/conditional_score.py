@@ -141,14 +141,17 @@ class ConditionalScoreFilter(AbstractFilter):
         return linearize if derivative else partial(secants, spread=spread)
 
     def step(self, transition, observation, state, obs, key):
-        event = gaussian_event(observation, obs)
         if isinstance(state, Particles):
-            return self._weighted_step(transition, event, state, obs, key)
+            return self._weighted_step(transition, observation, state, obs, key)
         forecast_key, latent_key, guide_key, mend_key = jax.random.split(key, 4)
         length = state.age + 1
         ahead = transition if self.lag == 1 else Window(transition, self.lag, length)
         t = obs.time - ahead.interval
         forecast = propagate(ahead, state.ensemble, t, forecast_key)
+        obs = observation.screened(obs, forecast)
+        event = observation.event(obs)
+        if self.guidance is not None:
+            event = gaussian_event(observation, obs, forecast)
         slopes = (self._slopes(flatten(e).std(0)) for e in (state.ensemble, forecast))
         smoothed, inflation, sharp = smooth(
             smoothing(ahead, event, t, forecast.shape[1:], *slopes),
@@ -184,12 +187,14 @@ class ConditionalScoreFilter(AbstractFilter):
             after = jax.tree.map(lambda a, b: jnp.where(calm == 0, a, b), after, later)
         return after, describe(event, forecast, analysis, obs, smoothed)
 
-    def _weighted_step(self, transition, event, state, obs, key):
+    def _weighted_step(self, transition, observation, state, obs, key):
         """Both factors at once, by weighted draws."""
         t = obs.time - transition.interval
         forecast_key, draw_key, keep_key, show_key = jax.random.split(key, 4)
         count = len(state.ensemble)
         ahead = state._replace(ensemble=propagate(transition, state.ensemble, t, forecast_key))
+        obs = observation.screened(obs, ahead.ensemble)
+        event = observation.event(obs)
         given = 1.0 if self.inflation is None else self.inflation
         factor = jnp.asarray(given, state.ensemble.dtype)
         finite = self.weighted_levels - 1

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dasim.events import GaussianEvent
+from dasim.events import AbstractEvent, GaussianEvent, sites
 from dasim.filters.gaussian import Linearize, linearize, secants
 from dasim.types import State
 
@@ -102,7 +102,7 @@ def condition(
     xhat: Float[Array, " n"],
     v,
     cov: Callable[[Float[Array, "a b"]], Float[Array, "a b"]],
-    event: GaussianEvent,
+    event: AbstractEvent,
     constraint: Constraint,
     iterations: int,
     cap,
@@ -113,17 +113,18 @@ def condition(
         xhat: the unconditional denoiser.
         v: s^2 / (1 + s^2).
         cov: product of C with the columns of a matrix, `(n, k)`.
-        event: the observed value and R.
+        event: of the observations; one that is not Gaussian by its sites under what is left of C.
         constraint: function of x to c, `(obs,)`, J, `(obs, n)`, and what the constraint's own
             uncertainty adds to R, `(obs, obs)`.
         cap: largest ratio of the correction's whitened length to its expected one.
     """
-    r = event.cov.dense()
 
     def linearized(at):
         c, jac, extra = constraint(at)
-        misfit = event.innovation(c) - jnp.where(event.mask, jac @ (xhat - at), 0.0)
-        return solve_linear(factorize(jac, r + extra, cov), misfit, xhat, v, cap)
+        ahead = jnp.where(event.mask, jac @ (xhat - at), 0.0)
+        near = sites(event, c + ahead, lambda: v * jac @ cov(jac.T) + extra)
+        problem = factorize(jac, near.cov.dense() + extra, cov)
+        return solve_linear(problem, near.innovation(c) - ahead, xhat, v, cap)
 
     at = jax.lax.fori_loop(0, iterations - 1, lambda _, at: linearized(at).point, xhat)
     return linearized(at)
@@ -186,7 +187,7 @@ def transport(
     return mean + jax.lax.scan(level, carry, (angles[:-1], angles[1:]))[0][0]
 
 
-def plain_constraint(event: GaussianEvent, shape, slopes: Linearize):
+def plain_constraint(event: AbstractEvent, shape, slopes: Linearize):
     """c(x) = h(x) for stage two."""
 
     def constraint(x: Float[Array, " n"]):
@@ -200,7 +201,7 @@ def guide(
     transition,
     x: State,
     t,
-    event: GaussianEvent,
+    event: AbstractEvent,
     levels,
     key,
     iterations,
@@ -220,7 +221,7 @@ def guide(
     apply = jax.vmap(cov.apply, 1, 1)
     slopes = partial(secants, spread=jnp.sqrt(cov.diagonal())) if statistical else linearize
 
-    if event.linear:
+    if isinstance(event, GaussianEvent) and event.linear:
         # J does not depend on x: one factorisation serves all levels, and under vmap all members
         zero = jnp.zeros_like(mean)
         _, jac = slopes(lambda v: event.constraint(v.reshape(x.shape)), zero)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from dasim.covariance import solve_definite
-from dasim.events import GaussianEvent
+from dasim.events import AbstractEvent, GaussianEvent, sites
 from dasim.filters.gaussian import Linearize, linearize
 from dasim.filters.guided import LinearProblem, factorize
 from dasim.filters.misfits import quantile
@@ -41,13 +41,14 @@ class Smoothing(NamedTuple):
     """What stage one asks of transition and event, on flat states.
 
     Attributes:
-        event: value, mask and R.
+        event: of the observations. One that is not Gaussian is stood in for by Gaussian sites
+            under the linear problem of each step (`dasim.events.pointwise`).
         ahead: function of x to c(x), `(obs,)`.
         linearized: function of x to c, J, `(obs, n)`, and what the transition's own residual
             adds to R, `(obs, obs)`, or None.
     """
 
-    event: GaussianEvent
+    event: AbstractEvent
     ahead: Callable[[Float[Array, " n"]], Float[Array, " obs"]]
     linearized: Callable[[Float[Array, " n"]], tuple[Array, Array, Array | None]]
 
@@ -58,6 +59,7 @@ class Modes(NamedTuple):
     Attributes:
         point: x*.
         log_mass: up to a constant; each mode's is shared among the starts that found it.
+        value: y.
         misfit: R^(-1/2) (y - c(x*)).
         white: w^T R^(-1/2) (y - c(x*) - J (m - x*)), the misfit of the linear problem at m.
         problem: the linearisation at x*.
@@ -65,6 +67,7 @@ class Modes(NamedTuple):
 
     point: Float[Array, "start n"]
     log_mass: Float[Array, " start"]
+    value: Float[Array, "start obs"]
     misfit: Float[Array, "start obs"]
     white: Float[Array, "start obs"]
     problem: LinearProblem
@@ -78,7 +81,7 @@ class Modes(NamedTuple):
 
 def smoothing(
     transition,
-    event: GaussianEvent,
+    event: AbstractEvent,
     t,
     shape,
     slopes: Linearize = linearize,
@@ -126,25 +129,34 @@ def find_modes(
         trust: power of the modes' masses; below 1 where `cov` comes from few draws.
     """
     event = problem.event
-    r = event.cov.dense()
 
     def along(k):
         return cov(k[:, None])[:, 0]
 
+    def seen(x, c, jac, extra) -> GaussianEvent:
+        """The event as it looks from x."""
+
+        def spread():
+            own = jac @ cov(jac.T)
+            return own if extra is None else own + extra
+
+        return sites(event, c + jac @ (mean - x), spread)
+
     def step(x, k, first: bool):
         """From x = mean + C k, except in the first step, whose x may be any."""
         c, jac, extra = problem.linearized(x)
-        whiten = event.cov.whiten
+        near = seen(x, c, jac, extra)
+        whiten = near.cov.whiten
         if extra is not None:
-            lower = jnp.linalg.cholesky(r + extra)
+            lower = jnp.linalg.cholesky(near.cov.dense() + extra)
             whiten = lambda v: _whiten(lower, v)
-        white, misfit = jax.vmap(whiten, 1, 1)(jac), whiten(event.innovation(c))
-        s = jnp.eye(len(r), dtype=white.dtype) + white @ cov(white.T)
+        white, misfit = jax.vmap(whiten, 1, 1)(jac), whiten(near.innovation(c))
+        s = jnp.eye(len(c), dtype=white.dtype) + white @ cov(white.T)
         target = white.T @ solve_definite(s, misfit + white @ (x - mean))
 
         def cost(k):
             away = along(k)
-            rest = whiten(event.innovation(problem.ahead(mean + away)))
+            rest = whiten(near.innovation(problem.ahead(mean + away)))
             value = 0.5 * jnp.sum(rest**2) + 0.5 * k @ away
             return jnp.where(jnp.isfinite(value), value, jnp.inf)
 
@@ -160,22 +172,28 @@ def find_modes(
         body = lambda _, at: step(*at, False)
         x, k = jax.lax.fori_loop(0, iterations - 1, body, (x, k))
         c, jac, extra = problem.linearized(x)
+        near = seen(x, c, jac, extra)
+        r = near.cov.dense()
         linear = factorize(jac, r if extra is None else r + extra, cov)
-        misfit = _whiten(linear.lower, event.innovation(c))
+        misfit = _whiten(linear.lower, near.innovation(c))
         white = linear.w.T @ (misfit + linear.jac @ (x - mean))
-        log_det = jnp.sum(jnp.log1p(linear.g)) + 2 * jnp.sum(jnp.log(jnp.diag(linear.lower)))
-        mass = -0.5 * (jnp.sum(misfit**2) + k @ (x - mean) + log_det)
+        mass = -0.5 * (k @ (x - mean) + jnp.sum(jnp.log1p(linear.g)))
+        if near is event:
+            mass -= 0.5 * jnp.sum(misfit**2) + jnp.sum(jnp.log(jnp.diag(linear.lower)))
+        else:
+            # the sites of two modes differ, what they stand in for does not
+            mass += event.log_prob(c, extra)
         return (
             k,
             jnp.where(jnp.isfinite(mass), mass, -jnp.inf),
-            Modes(x, mass, misfit, white, linear),
+            Modes(x, mass, near.value, misfit, white, linear),
         )
 
     k, mass, modes = jax.vmap(search)(starts)
     # starts in one mode are near each other in the metric of the posterior
     k_apart, apart = k[:, None] - k, modes.point[:, None] - modes.point
-    seen = modes.misfit[:, None] - modes.misfit
-    square = jnp.sum(k_apart * apart, -1) + jnp.sum(seen**2, -1)
+    unlike = modes.misfit[:, None] - modes.misfit
+    square = jnp.sum(k_apart * apart, -1) + jnp.sum(unlike**2, -1)
     same = jnp.where(jnp.isfinite(square), jnp.exp(-0.5 * square), 0.0)
     alike = jnp.sum(same, 1)
     return modes._replace(log_mass=trust * mass - jnp.log(jnp.maximum(alike, 1.0)))
@@ -189,8 +207,11 @@ def tempered(modes: Modes, by: Float[Array, ""], trust: float = 1.0) -> Modes:
     wider = LinearProblem(
         linear.lower * root, linear.jac / root, linear.g / by, linear.w, linear.basis / root
     )
-    return Modes(
-        modes.point, modes.log_mass + trust * change, modes.misfit / root, modes.white / root, wider
+    return modes._replace(
+        log_mass=modes.log_mass + trust * change,
+        misfit=modes.misfit / root,
+        white=modes.white / root,
+        problem=wider,
     )
 
 
@@ -205,15 +226,13 @@ def allocate(modes: Modes, members: int, key: Key) -> Int[Array, " member"]:
 
 def _moved(problem: Smoothing, modes: Modes, which, anomaly, n):
     """An `anomaly` of the prior taken to the mode `which`: the mode, the way, if it fits."""
-    point, misfit, linear = (
-        jax.tree.map(lambda a: a[which], part)
-        for part in (modes.point, modes.misfit, modes.problem)
-    )
-    g = linear.g
+    _, _, value, misfit, _, linear = mode = jax.tree.map(lambda a: a[which], modes)
+    point, g = mode.point, linear.g
     inner = linear.w.T @ (linear.jac @ anomaly)
     phi = -1 / (jnp.sqrt(1 + g) * (1 + jnp.sqrt(1 + g)))  # (1 / sqrt(1 + g) - 1) / g
     away = anomaly + linear.basis @ (phi * inner)
-    rest = _whiten(linear.lower, problem.event.innovation(problem.ahead(point + away)))
+    innovation = jnp.where(problem.event.mask, value - problem.ahead(point + away), 0.0)
+    rest = _whiten(linear.lower, innovation)
     # in a linear problem the misfit departs from the mode's by less than a standard normal one
     far = jnp.sqrt(jnp.sum(misfit**2)) + jnp.sqrt(quantile(n))
     return point, away, jnp.sum(rest**2) <= far**2

@@ -81,6 +81,7 @@ class BootstrapParticleFilter(AbstractFilter):
         forecast = propagate(
             transition, state.ensemble, obs.time - transition.interval, forecast_key
         )
+        obs = observation.screened(obs, forecast)
         event = observation.event(obs)
         log_likelihood = jax.vmap(lambda c: event.log_prob(c, None))(constraints(event, forecast))
         log_weights = state.log_weights + log_likelihood

@@ -32,7 +32,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dasim.covariance import DenseCovariance, flatten
-from dasim.events import GaussianEvent
+from dasim.events import AbstractEvent, sites
 from dasim.filters.gaussian import Linearize, linearize
 from dasim.filters.particle import Particles, weighted_anomalies
 from dasim.resampling import resampled, systematic
@@ -101,9 +101,19 @@ def _propose(y, near: _Linear, rho, angle, key):
     return new, ratio
 
 
+def _seen(transition, event, prior: Particles, t):
+    """Mean of the constraint under the members' forecasts, and a function to its covariance."""
+    shape = prior.ensemble.shape[1:]
+    still = jnp.zeros(transition.noise_size, prior.ensemble.dtype)
+    ahead = lambda x: event.constraint(transition.outline(x.reshape(shape), t, still))
+    c = jax.vmap(ahead)(flatten(prior.ensemble))
+    mean, x = weighted_anomalies(c, jnp.exp(prior.log_weights))
+    return mean, lambda: x.T @ x
+
+
 def weighted_draws(
     transition: AbstractTransition,
-    event: GaussianEvent,
+    event: AbstractEvent,
     prior: Particles,
     t,
     key: Key,
@@ -132,6 +142,7 @@ def weighted_draws(
     centers = (mean + shrunk[:, None, None] * (members - mean)).reshape(-1, n)
     widths = jnp.repeat(jnp.asarray(bandwidths, dtype), count)
     shares = jnp.tile(prior.log_weights, len(bandwidths)) + jnp.log(jnp.asarray(count, dtype))
+    exact, event = event, sites(event, *_seen(transition, event, prior, t))
     value = event.cov.whiten(event.innovation(jnp.zeros_like(event.value)))
 
     def after(move, kernel, e):
@@ -178,7 +189,7 @@ def weighted_draws(
         carry = kernel, y, log_weights + psi, near, psi
         kernel, y, log_weights, _, psi = jax.lax.scan(level, carry, items)[0]
     states = jax.vmap(lambda kernel, e: after(transition.driven, kernel, e))(kernel, y)
-    likelihood = jax.vmap(lambda x: event.log_prob(event.constraint(x), None))(states)
+    likelihood = jax.vmap(lambda x: exact.log_prob(exact.constraint(x), None))(states)
     log_weights = log_weights - psi + likelihood
     log_weights = jnp.where(jnp.isfinite(log_weights), log_weights, -jnp.inf)
     total = jax.nn.logsumexp(log_weights)

@@ -1,4 +1,4 @@
-"""Observations: an operator, an error model, and synthetic observations of a system."""
+"""Observations: an operator and an error model; Gaussian errors."""
 
 import abc
 from collections.abc import Callable
@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Float
 
 from dasim.covariance import AbstractCovariance, DenseCovariance, DiagonalCovariance, as_covariance
 from dasim.events import AbstractEvent, GaussianEvent
-from dasim.types import DataError, Key, Observations, State
+from dasim.observe.quality import AbstractCheck, Innovation
+from dasim.types import DataError, Ensemble, Key, Observations, State
 
 
 class AbstractError(eqx.Module):
@@ -24,6 +25,16 @@ class AbstractError(eqx.Module):
     @abc.abstractmethod
     def event(self, operator, obs: Observations) -> AbstractEvent:
         """The event that one cycle's observations make known."""
+
+    def nearest(
+        self, obs: Observations, c: Float[Array, " obs"]
+    ) -> tuple[Float[Array, " obs"], Float[Array, " obs"]]:
+        """Of the values that a reading may stand for the nearest to c, and its error's std.
+
+        Raises:
+            TypeError: an error model that has none, which quality control cannot judge.
+        """
+        raise TypeError(f"{type(self).__name__} tells quality control nothing: leave checks out")
 
 
 class Gaussian(AbstractError):
@@ -77,11 +88,42 @@ class Gaussian(AbstractError):
         noise = jax.random.normal(key, c.shape, c.dtype)
         return c + self.covariance(jnp.ones(c.shape, bool)).sqrt(noise)
 
+    def nearest(self, obs, c):
+        own = jnp.sqrt(self.covariance(obs.mask, obs.std).diagonal())
+        return jnp.where(obs.mask, obs.value, 0.0), own
+
     def event(self, operator, obs):
         # a NaN under a false mask would poison gradients and products with zero
         value = jnp.where(obs.mask, obs.value, 0.0)
         cov = self.covariance(obs.mask, obs.std)
         return GaussianEvent(operator, obs.time, value, obs.mask, cov)
+
+
+def along_track(
+    std: float, distance: Float[np.ndarray, " obs"], length: float, independent: float = 0.0
+) -> Gaussian:
+    """Gaussian errors correlated along a track, as exp(-separation / length).
+
+    Args:
+        std: standard deviation of the whole error.
+        distance: of each value along the track, in the unit of `length`.
+        independent: share of the variance that is each value's own.
+
+    Raises:
+        ValueError: a length that is not positive, a share outside [0, 1), or two values at one
+            place with nothing of their own, whose covariance would be singular.
+    """
+    distance = np.asarray(distance, float)
+    if not length > 0 or not 0 <= independent < 1:
+        raise ValueError(
+            f"along_track: length is {length} and independent {independent}, expected a positive "
+            "length and a share in [0, 1)"
+        )
+    apart = np.abs(distance[:, None] - distance)
+    if independent == 0 and len(distance) > 1 and len(np.unique(distance)) < len(distance):
+        raise ValueError("along_track: two values at one distance; give a share `independent`")
+    correlation = (1 - independent) * np.exp(-apart / length) + independent * np.eye(len(distance))
+    return Gaussian(cov=std**2 * correlation)
 
 
 class Observation(eqx.Module):
@@ -90,14 +132,30 @@ class Observation(eqx.Module):
     Attributes:
         operator: any JAX function of a state and the time, to `(obs,)`.
         error: the error model.
+        checks: quality control against the forecast, in this order; filters that make no
+            ensemble forecast refuse it.
     """
 
     operator: Callable[[State, Float[Array, ""]], Float[Array, " obs"]]
     error: AbstractError
+    checks: tuple[AbstractCheck, ...] = ()
 
     def event(self, obs: Observations) -> AbstractEvent:
         """One cycle's observations as an event about the state."""
         return self.error.event(self.operator, obs)
+
+    def screened(self, obs: Observations, forecast: Ensemble) -> Observations:
+        """One cycle's observations without those that the checks leave out."""
+        if not self.checks:
+            return obs
+        c = jax.vmap(lambda x: self.operator(x, obs.time))(forecast)
+        value, std = self.error.nearest(obs, c.mean(0))
+        anomalies = (c - c.mean(0)) / (len(c) - 1) ** 0.5
+        mask = obs.mask
+        for check in self.checks:
+            difference = jnp.where(mask, value - c.mean(0), 0.0)
+            mask = mask & check(Innovation(difference, anomalies, std**2, mask))
+        return Observations(obs.time, obs.value, mask, obs.std)
 
     def sample(self, x: State, t, key: Key) -> Float[Array, " obs"]:
         """A synthetic observation of `x`."""
