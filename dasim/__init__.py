@@ -2,6 +2,7 @@
 
 from dasim import filters as filters
 from dasim import models as models
+from dasim import operators as operators
 from dasim import priors as priors
 from dasim.conditioning import conditional_draws as conditional_draws
 from dasim.conditioning import event_probability as event_probability

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from dasim import config as schema
 from dasim.cli_events import probability, sample
+from dasim.cli_obs import obs
 from dasim.terminal import bars_of_progress, console, escape, fail
 from dasim.types import DasimError, DataError, DivergedError
 
@@ -312,6 +313,7 @@ def list_():
 
 app.command()(sample)
 app.command()(probability)
+app.add_typer(obs)
 
 
 if __name__ == "__main__":

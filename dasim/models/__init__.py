@@ -12,4 +12,6 @@ from dasim.models.lorenz63 import Lorenz63 as Lorenz63
 from dasim.models.lorenz84 import Lorenz84 as Lorenz84
 from dasim.models.lorenz96 import Lorenz96 as Lorenz96
 from dasim.models.lorenz96_two_scale import TwoScaleLorenz96 as TwoScaleLorenz96
+from dasim.models.seasonal import SeasonalLinear as SeasonalLinear
+from dasim.models.seasonal import fit_seasonal as fit_seasonal
 from dasim.models.shocked import Shocked as Shocked
