@@ -107,7 +107,7 @@ def _print_table(kind: str, table):
             lines["columns"] = ", ".join(table.extra)
     for name, line in lines.items():
         console.print(f"[bold]{name}[/] {escape(line)}", soft_wrap=True, highlight=False)
-    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for title in ("variable", "unit", "n", "missing", "min", "max", "mean", "std"):
         left = title in ("variable", "unit")
         shown.add_column(
@@ -116,7 +116,7 @@ def _print_table(kind: str, table):
             # names of variables are long, and their ends tell them apart
             overflow="fold" if left else "ellipsis",
             no_wrap=not left,
-            min_width=24 if title == "variable" else None,
+            min_width=20 if title == "variable" else None,
         )
     by_name = frame.groupby("variable")
     values = by_name["value"].agg(["min", "max", "mean"])
