@@ -275,3 +275,61 @@ def test_errors_along_a_track():
     cov = observe.along_track(2.0, np.array([0.0, 1.0, 3.0]), 2.0, 0.25).cov
     np.testing.assert_allclose(np.diag(cov), 4.0)
     np.testing.assert_allclose(cov[0, 2], 4 * 0.75 * np.exp(-1.5))
+
+
+RUN = """
+name: sensors
+system: {kind: lorenz63, interval: 0.1}
+observe: {sites: [0, 2], std: 0.5}
+cycle: {n_cycles: 6}
+members: 10
+methods: [{name: EnKF, kind: StochasticEnKF}]
+"""
+
+
+def problem(tmp_path, *settings):
+    from dasim import config as schema
+    from dasim.problems import make_problem
+
+    (tmp_path / "run.yaml").write_text(RUN)
+    run = schema.read(tmp_path / "run.yaml", schema.Run, list(settings))
+    return make_problem(run, KEY)
+
+
+def test_errors_of_a_config(tmp_path):
+    found = problem(tmp_path, "observe.error={kind: censored, high: 25}").observation.error
+    assert isinstance(found, observe.Censored) and float(found.high) == 25
+    mean, std = found.climate
+    np.testing.assert_allclose(mean, [0.0, 23.5], atol=1.0)  # Lorenz-63's x and z
+    np.testing.assert_allclose(std, [7.9, 8.6], atol=0.6)
+    twin = problem(tmp_path, "observe.error={kind: quantised, step: 4, stand_in: plain}")
+    assert twin.observation.error.climate is None
+    np.testing.assert_array_equal(np.asarray(twin.observations.value) % 4, 0)
+    huber = problem(tmp_path, "observe.error={kind: huber, k: 2}").observation.error
+    assert isinstance(huber, observe.Huber) and huber.k == 2
+
+
+def test_quality_control_of_a_config(tmp_path):
+    given = "quality_control={range: [-15, 15], blacklist: [0], background: 4, most: 0.3}"
+    twin = problem(tmp_path, given)
+    value = np.asarray(twin.observations.value)
+    wanted = (np.abs(value) <= 15) & (np.arange(2) != 0)
+    np.testing.assert_array_equal(twin.masks[0], wanted)
+    (check,) = twin.observation.checks
+    assert isinstance(check, observe.BackgroundCheck) and check.limit == 4 and check.most == 0.3
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("observe.error={kind: censored}", "give low, high or both"),
+        ("observe.error={kind: censord, low: 1}", "censord"),
+        ("quality_control={range: [3, 1]}", "the lower end first"),
+        ("quality_control={stuck: 1}", "greater than or equal to 2"),
+    ],
+)
+def test_configs_that_make_no_sense(tmp_path, setting, message):
+    from dasim.config import ConfigError
+
+    with pytest.raises(ConfigError, match=message):
+        problem(tmp_path, setting)
