@@ -17,6 +17,7 @@ from dasim import config as schema
 from dasim import forecasts
 from dasim.build import make_filter
 from dasim.cycling import scan_cycles
+from dasim.feedback import write_feedback
 from dasim.priors.store import (
     GO_ON,
     load_arrays,
@@ -40,7 +41,7 @@ def _writing(path: Path):
 
 
 def _keep(info: Analysis):
-    return info.forecast, info.analysis, info.log_evidence
+    return info.forecast, info.analysis, info.log_evidence, info.used
 
 
 @eqx.filter_jit
@@ -146,9 +147,10 @@ class MethodRun:
             began = time.perf_counter()
             states, saved = jax.block_until_ready(compiled(*arguments, *inputs))
             seconds += time.perf_counter() - began
-            forecast, analysis, evidence = (np.asarray(a, float) for a in saved)
+            forecast, analysis, evidence = (np.asarray(a, float) for a in saved[:3])
+            used = np.asarray(saved[3])
             diverged = _first_bad(start, forecast[:, :n], analysis[:, :n])
-            self.file.write(start, forecast[:, :n], analysis[:, :n], evidence[:, :n])
+            self.file.write(start, *(a[:, :n] for a in (forecast, analysis, evidence, used)))
             self._save(states, number + 1, seconds, diverged)
             progress(self.method.name, start + n, self.problem.n_cycles, "")
         cycles = sum(n for _, n, _ in chunks)
@@ -233,6 +235,8 @@ def _run(settings, folder, resume, progress):
         if problem.kind == "real":
             for station, table in one.file.withheld_scores().items():
                 scores["withheld"][station][one.method.name] = table
+            with _writing(folder / "feedback"):
+                write_feedback(folder / "feedback", one.method.name, one.file, problem)
         if outcome["diverged_at"] is not None:
             diverged.append((one.method.name, outcome["diverged_at"]))
         if events:

@@ -108,11 +108,10 @@ def checks(run: schema.Run) -> tuple[observe.AbstractCheck, ...]:
     return tuple(check(limit, asked.most) for check, limit in kinds if limit is not None)
 
 
-def usable(run: schema.Run, observations: Observations) -> np.ndarray:
-    """The mask of what the config's checks leave of observations by themselves."""
+def quality(run: schema.Run, observations: Observations) -> np.ndarray:
+    """A `dasim.observe.Quality` for each value, by the config's checks of it by itself."""
     asked = run.quality_control or schema.QualityControl()
-    codes = observe.quality(observations, asked.range, asked.blacklist, asked.stuck)
-    return codes == observe.Quality.PASSED
+    return observe.quality(observations, asked.range, asked.blacklist, asked.stuck)
 
 
 class Problem(abc.ABC):
@@ -218,7 +217,7 @@ class Twin(Problem):
         )
         self.truth = np.asarray(truth)
         check_observations(self.observations, len(self.sites), "simulated observations")
-        kept = usable(run, self.observations)
+        kept = quality(run, self.observations) == observe.Quality.PASSED
         self.observations = eqx.tree_at(lambda o: o.mask, self.observations, jnp.asarray(kept))
         self.masks = kept[None]
         self.segment = run.cycle.n_cycles
@@ -312,6 +311,11 @@ class WeatherStations(Problem):
                     a[: run.cycle.n_cycles] for a in (self.index, self.scored)
                 )
                 self.segment = run.cycle.n_cycles
+            if not self.scored.any():
+                raise schema.ConfigError(
+                    f"cycle.n_cycles: {run.cycle.n_cycles} cycles are all of the lead-in, and none "
+                    f"counts: give more than data.lead_in_hours, {data.lead_in_hours}"
+                )
         values = self.reports.anomalies[self.index]
         present = np.isfinite(values)
         self.observation = Observation(
@@ -334,7 +338,8 @@ class WeatherStations(Problem):
         own = eqx.tree_at(
             lambda o: o.value, self.observations, jnp.asarray(self.reports.values[self.index])
         )
-        good = usable(run, own)
+        self.codes = quality(run, own)
+        good = self.codes == observe.Quality.PASSED
         self.masks = np.stack([good & (station != s) for s in self.folds])
         self.station = station
 

@@ -95,6 +95,10 @@ class MethodFile:
                     self._field(file, f"energy_{stage}", ("time",), f"energy score of the {stage}")
             evidence = ("time", "withheld") if self.real else ("time",)
             self._field(file, "log_evidence", evidence, "log p(y_k | y_1:k-1)")
+            seen = ("time", "withheld", "variable") if self.real else ("time", "obs")
+            used = file.createVariable("used", "i1", seen)
+            used.long_name = "observation counted: it was there, and quality control kept it"
+            used[:] = 0
 
     def _field(self, file, name, dimensions, long_name):
         variable = file.createVariable(name, "f4", dimensions, fill_value=FILL)
@@ -147,13 +151,19 @@ class MethodFile:
                 raise IndexError(f"dimensions {shape}, expected {expected}")
 
     def write(
-        self, start: int, forecast: np.ndarray, analysis: np.ndarray, log_evidence: np.ndarray
+        self,
+        start: int,
+        forecast: np.ndarray,
+        analysis: np.ndarray,
+        log_evidence: np.ndarray,
+        used: np.ndarray,
     ):
         """Fill the cycles from `start` on.
 
         Args:
             forecast, analysis: `(fold, cycle, member, *state)`.
             log_evidence: `(fold, cycle)`.
+            used: `(fold, cycle, obs)`.
         """
         n = min(analysis.shape[1], self.problem.n_cycles - start)
         rows = slice(start, start + n)
@@ -167,6 +177,7 @@ class MethodFile:
                     file[f"energy_{stage}"][rows] = np.where(np.isfinite(values), values, FILL)
                 if stage == "analysis" or self.save_forecast:
                     file[stage][:, rows] = np.where(np.isfinite(members), members, FILL)
+            file["used"][rows] = np.swapaxes(used[:, :n], 0, 1) if self.real else used[0, :n]
             evidence = log_evidence[:, :n].T if self.real else log_evidence[0, :n]
             file["log_evidence"][rows] = np.where(np.isfinite(evidence), evidence, FILL)
 

@@ -22,6 +22,7 @@ class Quality(IntEnum):
     BLACKLIST = 3
     STUCK = 4
     FORECAST = 5  # the background or the buddy check
+    WITHHELD = 6  # kept for verification
 
 
 def stuck(

@@ -20,7 +20,8 @@ import yaml
 
 from dasim import config as schema
 from dasim import tuning
-from dasim.problems import checks, usable
+from dasim.observe import Quality
+from dasim.problems import checks, quality
 from dasim.sensors import make_table, to_cycles
 
 HERE = Path(__file__).parent
@@ -95,7 +96,7 @@ def broken(run: schema.Run, problem, fault, seed: int):
     fields = lambda o: (o.value, o.mask)
     own = jnp.asarray(value, observations.value.dtype), jnp.asarray(mask)
     observations = eqx.tree_at(fields, observations, own)
-    kept = jnp.asarray(usable(run, observations))
+    kept = jnp.asarray(quality(run, observations) == Quality.PASSED)
     problem.observations = eqx.tree_at(lambda o: o.mask, observations, kept)
     problem.observation = eqx.tree_at(
         lambda o: o.checks, problem.observation, checks(run), is_leaf=lambda a: isinstance(a, tuple)
