@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dasim.diagnostics import desroziers, innovation_consistency, time_mean
+from dasim.diagnostics import desroziers, innovation_consistency, time_mean, variance_scale
 
 CYCLES = 20_000
 R = np.array([[0.5, 0.2, 0.0], [0.2, 1.0, 0.0], [0.0, 0.0, 2.0]])
@@ -127,3 +127,16 @@ def test_chi_square_has_an_error_that_knows_of_autocorrelation():
     # mean over 60 runs of an estimate whose own error is some tenth each, biased by its window
     assert abs(np.mean([o.stderr for o in out]) / exact - 1) < 0.1
     assert abs(np.std([o.mean for o in out]) / exact - 1) < 4 / np.sqrt(2 * runs)
+
+
+def test_a_factor_on_the_variances_is_learned():
+    rng = np.random.default_rng(0)
+    true = np.where(np.arange(400) < 200, 1.0, 4.0)
+    found = variance_scale(true * rng.chisquare(20, 400) / 20, 0.9)
+    # of about ten cycles of twenty numbers each: a standard error of a tenth
+    assert abs(found[150:200].mean() - 1) < 0.1 and abs(found[350:].mean() - 4) < 0.5
+    np.testing.assert_allclose(
+        variance_scale(np.array([3.0, np.nan, 3.0]), 1.0, 1.0), [2, 2, 7 / 3]
+    )
+    with pytest.raises(ValueError, match="discount is 0"):
+        variance_scale(np.ones(3), 0.0)

@@ -4,6 +4,7 @@ from dasim.diagnostics.consistency import Consistency as Consistency
 from dasim.diagnostics.consistency import Desroziers as Desroziers
 from dasim.diagnostics.consistency import desroziers as desroziers
 from dasim.diagnostics.consistency import innovation_consistency as innovation_consistency
+from dasim.diagnostics.consistency import variance_scale as variance_scale
 from dasim.diagnostics.ranks import ROC as ROC
 from dasim.diagnostics.ranks import RankTest as RankTest
 from dasim.diagnostics.ranks import Reliability as Reliability

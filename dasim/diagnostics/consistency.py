@@ -71,6 +71,39 @@ def desroziers(
         return Desroziers(d_a.T @ d_b / count, d_ab.T @ d_b / count)
 
 
+def variance_scale(
+    chi_square: Float[np.ndarray, " cycle"], discount: float = 0.9, prior: float = 3.0
+) -> Float[np.ndarray, " cycle"]:
+    """A factor on all of a filter's variances, by what its innovations said up to each cycle.
+
+    A factor that background and observation errors share does not move the analysis of a linear
+    filter, only its spread. It is learned as an unknown variance whose past counts less and less:
+    n <- discount n + 1, scale <- scale + (chi_square - scale) / n (West and Harrison 1997, Bayesian
+    Forecasting and Dynamic Models, sect. 10.8). It remembers about 1 / (1 - discount) cycles.
+
+    Args:
+        chi_square: d^T (H P H^T + R)^-1 d over the number of observations; NaN of a cycle
+            without any.
+        discount: in (0, 1]; 1 for a factor that stays.
+        prior: cycles that the factor 1 before the first cycle is worth.
+
+    Raises:
+        ValueError: a discount outside (0, 1], or a prior that is not positive.
+    """
+    if not 0 < discount <= 1 or not prior > 0:
+        raise ValueError(
+            f"discount is {discount} and prior {prior}, expected a number in (0, 1] and a positive "
+            "one"
+        )
+    n, scale, out = prior, 1.0, np.ones(len(chi_square))
+    for k, found in enumerate(chi_square):
+        if np.isfinite(found):
+            n = discount * n + 1
+            scale += (found - scale) / n
+        out[k] = scale
+    return out
+
+
 def innovation_consistency(
     innovation: Float[np.ndarray, "cycle obs"],
     forecast_obs_variance: Float[np.ndarray, "cycle obs"],

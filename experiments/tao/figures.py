@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 def draw(folder: Path, field, moorings, months, lead_in, found):
     """mooring.png and maps.png."""
-    background, analysis, later, states = found
+    background, analysis, later, states, _ = found
     counts = slice(lead_in, None)
     when = field.months[months][counts]
     values = moorings.values[months][counts]

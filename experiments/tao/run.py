@@ -25,6 +25,7 @@ from data import Field, Moorings, read_field, read_moorings
 from figures import draw
 
 import dasim
+from dasim.diagnostics import variance_scale
 from dasim.filters import ConditionalScoreFilter, ExtendedKalmanFilter
 from dasim.models import SeasonalLinear, fit_seasonal
 from dasim.operators import Modes
@@ -34,6 +35,7 @@ from dasim.transitions import ModelTransition, phases
 
 HERE = Path(__file__).parent
 FOLDS, MEMBERS, LEADS = 4, 200, (1, 3, 6)
+DISCOUNT = 0.9  # of what innovations said of the variances, from month to month
 LEAD_IN = 24  # months before those that count
 TEST = "1996-01", "1998-06"
 CHECK = "1992-01", "1995-12"
@@ -122,9 +124,29 @@ FILTERS = {
 }
 
 
-def assimilate(kind, transition, basis, error, moorings: Moorings, months, first, key=None):
+def scale_of(forecast, value, used, r) -> np.ndarray:
+    """Factor on all variances, `(month,)`, by the innovations up to each month."""
+    found = np.full(len(value), np.nan)
+    for k, (members, y, seen) in enumerate(zip(forecast, value, used, strict=True)):
+        if seen.sum() < 3:
+            continue
+        d = (y - members.mean(0))[seen]
+        s = np.cov(members[:, seen].T) + r[np.ix_(seen, seen)]
+        found[k] = d @ np.linalg.solve(s, d) / seen.sum()
+    return variance_scale(found, DISCOUNT)
+
+
+def widened(members, scale):
+    """Members with their variances multiplied, `scale` of the leading axes and `(month,)`."""
+    mean = members.mean(-2, keepdims=True)
+    factor = np.sqrt(scale).reshape(len(scale), *[1] * (members.ndim - 1))
+    return mean + factor * (members - mean)
+
+
+def assimilate(kind, transition, basis, error, r, moorings: Moorings, months, first, key=None):
     """Everything at the moorings: background, analysis, forecasts `(month, member, mooring)`,
-    those of a mooring from the fold that withholds it; and the state of the last fold."""
+    those of a mooring from the fold that withholds it; the state of the last fold; and the
+    factor on the variances, `(month, mooring)`."""
     key = jax.random.key(0) if key is None else key
     value = moorings.values[months]
     seen = np.isfinite(value)
@@ -137,24 +159,27 @@ def assimilate(kind, transition, basis, error, moorings: Moorings, months, first
             kind, transition, basis, error, filled, jnp.asarray(seen & ~out), time, first,
             jax.random.fold_in(key, fold),
         )  # fmt: skip
-        got = [np.asarray(g) for g in got]
-        parts = (
-            got[:3]
-            if parts is None
-            else [np.where(out, g, p) for g, p in zip(got[:3], parts, strict=True)]
-        )
-    return *parts, got[3]
+        background, analysis, later, states = (np.asarray(g, float) for g in got)
+        scale = scale_of(background, value, seen & ~out, np.asarray(r))
+        before = np.concatenate([[1.0], scale[:-1]])
+        own = [widened(background, before), widened(analysis, scale), widened(later, scale)]
+        own.append(np.broadcast_to(scale[:, None], value.shape))
+        if parts is None:
+            parts = own
+        parts = [np.where(out, new, old) for new, old in zip(own, parts, strict=True)]
+    return *parts[:3], states, parts[3]
 
 
 def score(members, truth, error, rng) -> dict:
-    """Against withheld values `(month, mooring)`; the error of a value is added to members."""
+    """Against withheld values `(month, mooring)`; the error of a value, `(month, 1, mooring)`, is
+    added to members."""
     good = np.isfinite(truth)
     noisy = members + error * rng.standard_normal(members.shape)
     low, high = np.quantile(noisy, [0.05, 0.95], axis=1)
     away = (members.mean(1) - truth)[good]
     crps = scoringrules.crps_ensemble(np.where(good, truth, 0.0), noisy, 1, estimator="fair")
     rmse = float(np.sqrt(np.mean(away**2)))
-    spread = float(np.sqrt(np.mean((members.var(1, ddof=1) + error**2)[good])))
+    spread = float(np.sqrt(np.mean((members.var(1, ddof=1) + error[:, 0] ** 2)[good])))
     inside = ((low <= truth) & (truth <= high))[good]
     return {
         "rmse": rmse,
@@ -175,18 +200,21 @@ def period(months, span) -> np.ndarray:
 
 def all_scores(found, moorings, months, error) -> dict:
     rng = np.random.default_rng(0)
-    background, analysis, later, _ = found
+    background, analysis, later, _, scale = found
     truth = moorings.values
-    counts = slice(LEAD_IN, None)
+    counts = np.arange(LEAD_IN, len(months))
+    error = error * np.sqrt(scale)[:, None]
     table = {
-        "background": score(background[counts], truth[months][counts], error, rng),
-        "analysis": score(analysis[counts], truth[months][counts], error, rng),
+        "background": score(background[counts], truth[months][counts], error[counts - 1], rng),
+        "analysis": score(analysis[counts], truth[months][counts], error[counts], rng),
     }
     for lead in LEADS[1:]:
         # valid in the months that count, from the analysis `lead` months before
         start = np.arange(LEAD_IN - lead, len(months) - lead)
         members = later[start, lead - 1]
-        table[f"forecast {lead}"] = score(members, truth[months[start] + lead], error, rng)
+        later_truth = truth[months[start] + lead]
+        table[f"forecast {lead}"] = score(members, later_truth, error[start], rng)
+    table["scale"] = [round(float(v), 2) for v in scale[counts, 0]]
     return table
 
 
@@ -208,8 +236,9 @@ def linear_run(field, moorings, s: Settings, span):
         1,
     )
     error = dasim.Gaussian(std=s["error"])
+    r = s["error"] ** 2 * np.eye(len(moorings.place))
     found = assimilate(
-        "kalman", ModelTransition(system), basis, error, moorings, months, jnp.asarray(first)
+        "kalman", ModelTransition(system), basis, error, r, moorings, months, jnp.asarray(first)
     )
     return found, months
 
@@ -293,7 +322,7 @@ def diffusion_run(field, moorings, transition, s: Settings, span):
             (transition, first, moorings.modes, cov),
         )
         error = dasim.Gaussian(cov=cov)
-        found = assimilate("score", transition, modes, error, moorings, months, first)
+        found = assimilate("score", transition, modes, error, cov, moorings, months, first)
     return found, months
 
 
@@ -342,6 +371,8 @@ def write(results):
         )
     for name in ("linear", "linear with a rest", "diffusion"):
         for what, r in results.get(name, {}).items():
+            if what == "scale":
+                continue
             lines.append(
                 f"| {name} | {what} | {r['rmse']:.3f} | {r['crps']:.3f} | {r['spread_ratio']:.2f} "
                 f"| {r['coverage_90']:.3f} |"
