@@ -32,6 +32,7 @@ from dasim.covariance import DenseCovariance
 from dasim.events import Exceeds
 from dasim.priors import DiffusionPrior, GaussianDenoiser, sample
 from dasim.problems import find_prior
+from dasim.resampling import systematic
 from dasim.trained import load_prior
 
 HERE = Path(__file__).parent
@@ -165,19 +166,26 @@ def measure_draws(name: str):
     event = Exceeds(case.event, 0.0)
     width = float(true["event"].std())
     kinds = {
+        "splitting": None,
         "smc": (MomentGuidance(), True),
         "score": (MomentGuidance(), False),
         "score, variance differentiated": (MomentGuidance(True), False),
         "constant strength": (ConstantGuidance(0.1 * width), False),
     }
     every = jax.jit(jax.vmap(lambda x: {k: f(x) for k, f in functions.items()}))
-    for label, (guidance, weighted) in kinds.items():
+    for label, kind in kinds.items():
         if label in known()[name].get("draws", {}):
             continue
         began = time.perf_counter()
-        x = conditional_draws(
-            prior, event, jax.random.key(3), 500, guidance=guidance, weighted=weighted
-        )
+        if kind is None:
+            found = event_probability(prior, event, jax.random.key(3), "splitting", n=1600)
+            picks = systematic(jnp.exp(found.log_weights), jax.random.key(4), 500)
+            x = found.draws[picks]
+        else:
+            guidance, weighted = kind
+            x = conditional_draws(
+                prior, event, jax.random.key(3), 500, guidance=guidance, weighted=weighted
+            )
         got = {k: np.asarray(v) for k, v in every(x).items()}
         tests = {
             k: ks_2samp(got[k], true[k][inside], method="asymp") for k in functions if k != "mode"

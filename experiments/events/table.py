@@ -67,6 +67,36 @@ def draws(results: dict) -> list[str]:
     return lines
 
 
+def likelihoods(results: dict) -> list[str]:
+    lines = head("system", "prior, nats per number", "normal law, nats per number")
+    for name, r in results.items():
+        if "likelihood" in r:
+            x = r["likelihood"]
+            lines.append(
+                f"| {name} | {x['prior']:.2f} ± {x['error']:.2f} | {x['normal law']:.2f} |"
+            )
+    return lines
+
+
+def climates(results: dict) -> list[str]:
+    lines = head("system", "of", "mean", "std", "quantiles", "correlation in time")
+    for name, r in results.items():
+        for label, x in r.get("climate", {}).items():
+            told = " | ".join(f"{v:.3f}" for v in x.values())
+            lines.append(f"| {name} | {label} | {told} |")
+    return lines
+
+
+def forecasts(results: dict) -> list[str]:
+    found = [(name, r["forecast"]) for name, r in results.items() if "forecast" in r]
+    leads = list(next(iter(found[0][1].values()))) if found else []
+    lines = head("system", "forecast", *(f"step {k}" for k in leads))
+    for name, rows in found:
+        for label, x in rows.items():
+            lines.append(f"| {name} | {label} | {' | '.join(f'{x[k]:.3f}' for k in leads)} |")
+    return lines
+
+
 def figure(results: dict):
     names = [n for n in results if n != "gaussian"]
     fig = Figure((3.4 * len(names), 3.3), layout="constrained")
@@ -97,10 +127,11 @@ def figure(results: dict):
 
 def write(results: dict):
     """README.md between its marks."""
-    parts = [gaussian(results), systems(results), draws(results)]
+    kinds = gaussian, systems, draws, likelihoods, climates, forecasts
     page = HERE / "README.md"
     text = page.read_text()
-    for mark, lines in zip(("gaussian", "systems", "draws"), parts, strict=True):
+    for kind in kinds:
+        mark, lines = kind.__name__, kind(results)
         head, rest = text.split(f"<!-- {mark} -->")
         text = f"{head}<!-- {mark} -->\n\n" + "\n".join(lines) + "\n\n<!-- end " + mark + " -->"
         text += rest.split(f"<!-- end {mark} -->")[1]

@@ -29,6 +29,8 @@ class Field(NamedTuple):
         modes: `(mode, lat, lon)`, in K; zero on land.
         lat, lon: degrees north and east.
         anomalies: the field itself, `(month, lat, lon)`, NaN on land.
+        index: Nino 3.4, its mean between 5S and 5N, 170W and 120W, `(month,)`.
+        mode_index: of the modes, `(mode,)`.
     """
 
     months: pd.DatetimeIndex
@@ -37,6 +39,8 @@ class Field(NamedTuple):
     lat: np.ndarray
     lon: np.ndarray
     anomalies: np.ndarray
+    index: np.ndarray
+    mode_index: np.ndarray
 
 
 class Moorings(NamedTuple):
@@ -80,7 +84,10 @@ def read_field(path: Path, count: int) -> Field:
     scale = raw[fitted].std(0)
     modes = np.zeros((count, *sea.shape))
     modes[:, sea] = rows[:count] * scale[:, None] / weight[sea]
-    return Field(months, raw / scale, modes, lat, lon, anomalies)
+    box = np.ix_(np.abs(lat) < 5, (lon > 190) & (lon < 240))
+    inside = lambda a: a[(..., *box)].mean((-2, -1))
+    parts = modes, lat, lon, anomalies, inside(anomalies), inside(modes)
+    return Field(months, raw / scale, *parts)
 
 
 def read_daily(path: Path) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Figures of the experiment: a withheld mooring through 1997/98, and maps."""
+"""Figures of the experiment: a withheld mooring through 1997/98, maps, Nino 3.4."""
 
 from pathlib import Path
 
@@ -8,15 +8,13 @@ from matplotlib.figure import Figure
 
 def draw(folder: Path, field, moorings, months, lead_in, found):
     """mooring.png and maps.png."""
-    background, analysis, later, states, _ = found
+    _, analysis, later, states, *_ = found
     counts = slice(lead_in, None)
     when = field.months[months][counts]
     values = moorings.values[months][counts]
-    # the withheld mooring with the most values on the equator
+    # on the equator, where the event was largest
     on_equator = np.flatnonzero(moorings.place[:, 0] == 0)
-    j = on_equator[
-        np.argmax(np.isfinite(values[:, on_equator]).sum(0) + values[:, on_equator].max(0))
-    ]
+    j = on_equator[np.argmax(np.nanmax(values[:, on_equator], 0))]
     fig = Figure((9, 3.2), layout="constrained")
     axis = fig.subplots()
     low, high = np.quantile(analysis[counts, :, j], [0.05, 0.95], axis=1)
@@ -53,3 +51,25 @@ def draw(folder: Path, field, moorings, months, lead_in, found):
     for axis in axes[-1]:
         axis.set(xlabel="longitude east")
     fig.savefig(folder / "maps.png", dpi=100)
+
+
+def draw_index(folder: Path, field, months, lead_in, runs):
+    """nino34.png: forecasts of Nino 3.4 by two models, from every third analysis."""
+    when, truth = field.months[months], field.index[months]
+    shown = [name for name in runs if name != "linear"]
+    fig = Figure((9, 2.6 * len(shown)), layout="constrained")
+    axes = fig.subplots(len(shown), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for axis, name in zip(axes, shown, strict=True):
+        forecasts = runs[name][-1]
+        for k in range(lead_in, len(months) - 1, 3):
+            n = min(forecasts.shape[1], len(months) - 1 - k)
+            ahead = when[k + 1 : k + 1 + n]
+            low, high = np.quantile(forecasts[k, :n], [0.05, 0.95], axis=1)
+            first = k == lead_in
+            band, line = ("90 % of members", "their mean") if first else (None, None)
+            axis.fill_between(ahead, low, high, color="#D55E00", alpha=0.15, lw=0, label=band)
+            axis.plot(ahead, forecasts[k, :n].mean(1), color="#D55E00", lw=1.2, label=line)
+        axis.plot(when[lead_in:], truth[lead_in:], "k-", lw=1.6, label="Kaplan")
+        axis.set(ylabel="Nino 3.4 [K]", title=name)
+    axes[0].legend(frameon=False, fontsize=8, loc="upper left")
+    fig.savefig(folder / "nino34.png", dpi=110)

@@ -4,7 +4,7 @@
 
 The models are fitted to the Kaplan field of 1950 to 1989, their settings chosen at moorings
 withheld in 1992 to 1995; the test is 1996-01 to 1998-06. Writes results.json, the figures and
-README.md's table.
+README.md's table; settings that results.json has are not chosen anew.
 """
 
 import json
@@ -22,7 +22,7 @@ import pandas as pd
 import scoringrules
 import typer
 from data import Field, Moorings, read_field, read_moorings
-from figures import draw
+from figures import draw, draw_index
 
 import dasim
 from dasim.diagnostics import variance_scale
@@ -34,6 +34,7 @@ from dasim.trained import NetworkSpec, PriorSpec, train_transition
 from dasim.transitions import ModelTransition, phases
 
 HERE = Path(__file__).parent
+RESULTS = HERE / "results.json"
 FOLDS, MEMBERS, LEADS = 4, 200, (1, 3, 6)
 DISCOUNT = 0.9  # of what innovations said of the variances, from month to month
 LEAD_IN = 24  # months before those that count
@@ -89,8 +90,8 @@ def _kept(info):
 
 
 @partial(jax.jit, static_argnames=("filter_kind",))
-def _run(filter_kind, transition, basis, error, value, mask, time, first, key):
-    """Analyses of one fold, and forecasts from each, at the moorings."""
+def _run(filter_kind, transition, basis, index, error, value, mask, time, first, key):
+    """Analyses of one fold, and forecasts from each, at the moorings and of an index."""
     filter = FILTERS[filter_kind]
     observation = dasim.Observation(Modes(basis), error)
     observations = dasim.Observations(time, value, mask)
@@ -109,7 +110,7 @@ def _run(filter_kind, transition, basis, error, value, mask, time, first, key):
         def step(x, i):
             keys = jax.random.split(jax.random.fold_in(key, i), len(x))
             x = jax.vmap(transition.sample, (0, None, 0))(x, t + i, keys)
-            return x, x @ basis
+            return x, jnp.concatenate([x @ basis, (x @ index)[:, None]], 1)
 
         return jax.lax.scan(step, members, jnp.arange(max(LEADS)))[1]
 
@@ -143,10 +144,12 @@ def widened(members, scale):
     return mean + factor * (members - mean)
 
 
-def assimilate(kind, transition, basis, error, r, moorings: Moorings, months, first, key=None):
+def assimilate(
+    kind, transition, basis, index, error, r, moorings: Moorings, months, first, key=None
+):
     """Everything at the moorings: background, analysis, forecasts `(month, member, mooring)`,
-    those of a mooring from the fold that withholds it; the state of the last fold; and the
-    factor on the variances, `(month, mooring)`."""
+    those of a mooring from the fold that withholds it; the states of the last fold; the factor on
+    the variances, `(month, mooring)`; and the last fold's forecasts of the index."""
     key = jax.random.key(0) if key is None else key
     value = moorings.values[months]
     seen = np.isfinite(value)
@@ -156,18 +159,19 @@ def assimilate(kind, transition, basis, error, r, moorings: Moorings, months, fi
     for fold in range(FOLDS):
         out = np.arange(value.shape[1]) % FOLDS == fold
         got = _run(
-            kind, transition, basis, error, filled, jnp.asarray(seen & ~out), time, first,
+            kind, transition, basis, index, error, filled, jnp.asarray(seen & ~out), time, first,
             jax.random.fold_in(key, fold),
         )  # fmt: skip
         background, analysis, later, states = (np.asarray(g, float) for g in got)
         scale = scale_of(background, value, seen & ~out, np.asarray(r))
         before = np.concatenate([[1.0], scale[:-1]])
-        own = [widened(background, before), widened(analysis, scale), widened(later, scale)]
+        later = widened(later, scale)
+        own = [widened(background, before), widened(analysis, scale), later[..., :-1]]
         own.append(np.broadcast_to(scale[:, None], value.shape))
         if parts is None:
             parts = own
         parts = [np.where(out, new, old) for new, old in zip(own, parts, strict=True)]
-    return *parts[:3], states, parts[3]
+    return *parts[:3], states, parts[3], later[..., -1]
 
 
 def score(members, truth, error, rng) -> dict:
@@ -198,9 +202,30 @@ def period(months, span) -> np.ndarray:
     return np.arange(at[0] - LEAD_IN, at[-1] + 1)
 
 
-def all_scores(found, moorings, months, error) -> dict:
+def index_scores(forecasts, nino, months) -> dict:
+    """Of the index's forecasts, against the field's own."""
+    table = {}
+    for lead in LEADS[1:]:
+        start = np.arange(LEAD_IN - lead, len(months) - lead)
+        truth = nino[months[start] + lead]
+        members = forecasts[start, lead - 1]
+        away = members.mean(1) - truth
+        crps = scoringrules.crps_ensemble(truth, members, 1, estimator="fair")
+        rmse = float(np.sqrt(np.mean(away**2)))
+        low, high = np.quantile(members, [0.05, 0.95], axis=1)
+        table[f"Nino 3.4, {lead}"] = {
+            "rmse": rmse,
+            "crps": float(crps.mean()),
+            "spread_ratio": float(np.sqrt(members.var(1, ddof=1).mean())) / rmse,
+            "coverage_90": float(np.mean((low <= truth) & (truth <= high))),
+            "n": len(truth),
+        }
+    return table
+
+
+def all_scores(found, moorings, nino, months, error) -> dict:
     rng = np.random.default_rng(0)
-    background, analysis, later, _, scale = found
+    background, analysis, later, _, scale, _ = found
     truth = moorings.values
     counts = np.arange(LEAD_IN, len(months))
     error = error * np.sqrt(scale)[:, None]
@@ -214,6 +239,7 @@ def all_scores(found, moorings, months, error) -> dict:
         members = later[start, lead - 1]
         later_truth = truth[months[start] + lead]
         table[f"forecast {lead}"] = score(members, later_truth, error[start], rng)
+    table |= index_scores(found[-1], nino, months)
     table["scale"] = [round(float(v), 2) for v in scale[counts, 0]]
     return table
 
@@ -237,9 +263,9 @@ def linear_run(field, moorings, s: Settings, span):
     )
     error = dasim.Gaussian(std=s["error"])
     r = s["error"] ** 2 * np.eye(len(moorings.place))
-    found = assimilate(
-        "kalman", ModelTransition(system), basis, error, r, moorings, months, jnp.asarray(first)
-    )
+    index = jnp.concatenate([jnp.asarray(field.mode_index), jnp.zeros(len(moorings.place))])
+    transition, first = ModelTransition(system), jnp.asarray(first)
+    found = assimilate("kalman", transition, basis, index, error, r, moorings, months, first)
     return found, months
 
 
@@ -248,7 +274,7 @@ def choose(field, moorings) -> Settings:
 
     def loss(s):
         found, months = linear_run(field, moorings, s, CHECK)
-        return all_scores(found, moorings, months, s["error"])["analysis"]["crps"]
+        return all_scores(found, moorings, field.index, months, s["error"])["analysis"]["crps"]
 
     best, least = START, loss(START)
     for _ in range(2):
@@ -270,7 +296,7 @@ def plain_choice(field, moorings) -> Settings:
     for error in (0.3, 0.4, 0.5, 0.6):
         s = Settings(PLAIN | {"error": error})
         run, months = linear_run(field, moorings, s, CHECK)
-        found[error] = all_scores(run, moorings, months, error)["analysis"]["crps"]
+        found[error] = all_scores(run, moorings, field.index, months, error)["analysis"]["crps"]
     return Settings(PLAIN | {"error": min(found, key=found.get)})
 
 
@@ -322,7 +348,8 @@ def diffusion_run(field, moorings, transition, s: Settings, span):
             (transition, first, moorings.modes, cov),
         )
         error = dasim.Gaussian(cov=cov)
-        found = assimilate("score", transition, modes, error, cov, moorings, months, first)
+        index = jnp.asarray(field.mode_index, jnp.float32)
+        found = assimilate("score", transition, modes, index, error, cov, moorings, months, first)
     return found, months
 
 
@@ -338,24 +365,30 @@ def main(kaplan: Path, tao: Path, modes: int = 10, steps: int = 4000):
     for lead in LEADS[1:]:
         before = moorings.values[test[LEAD_IN:] - lead]
         results[f"persistence {lead}"] = float(np.sqrt(np.nanmean((truth - before) ** 2)))
-    plain, chosen = plain_choice(field, moorings), choose(field, moorings)
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    if "settings" in known:
+        plain, chosen = (Settings(known["settings"][n]) for n in ("linear", "linear with a rest"))
+    else:
+        plain, chosen = plain_choice(field, moorings), choose(field, moorings)
     results["settings"] = {"linear": dict(plain), "linear with a rest": dict(chosen)}
     runs = {}
     for name, s in (("linear", plain), ("linear with a rest", chosen)):
         found, months = linear_run(field, moorings, s, TEST)
-        results[name] = all_scores(found, moorings, months, s["error"])
+        results[name] = all_scores(found, moorings, field.index, months, s["error"])
         runs[name] = found
         print(name, json.dumps(results[name]), flush=True)
-    (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     with jax.enable_x64(False):
         transition, figures = train_diffusion(field, steps)
     results["training"] = {k: v for k, v in figures.items() if k != "steps"}
     found, months = diffusion_run(field, moorings, transition, chosen, TEST)
     total = float(np.hypot(chosen["rest"], chosen["error"]))
-    results["diffusion"] = all_scores(found, moorings, months, total)
+    results["diffusion"] = all_scores(found, moorings, field.index, months, total)
+    runs["diffusion"] = found
     print("diffusion", json.dumps(results["diffusion"]), flush=True)
-    (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     draw(HERE, field, moorings, test, LEAD_IN, runs["linear with a rest"])
+    draw_index(HERE, field, test, LEAD_IN, runs)
     write(results)
 
 
