@@ -209,12 +209,12 @@ def main(path: Path):
     results["persistence, own"] = float(np.sqrt(np.nanmean(persistence**2)))
     filters = {
         "exact Kalman filter": ExtendedKalmanFilter(),
-        "ETKF, 400 members": ETKF(inflation=1.01),
+        "ETKF, 150 members": ETKF(inflation=1.02),
     }
     for name, filter in filters.items():
         forecast, analysis = assimilate(
             filter, system, a, t, test, chosen["error"], chosen["slow"], jax.random.key(1),
-            400 if "400" in name else MEMBERS,
+            150 if "150" in name else MEMBERS,
         )  # fmt: skip
         rng = np.random.default_rng(2)
         results[name] = {

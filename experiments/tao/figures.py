@@ -25,7 +25,7 @@ def draw(folder: Path, field, moorings, months, lead_in, found):
     axis.plot(when, values[:, j], "k.", label="the mooring's monthly means")
     place = f"{moorings.place[j, 1]:.0f}E, equator"
     axis.set(ylabel="anomaly [K]", title=f"withheld mooring at {place}")
-    axis.legend(frameon=False, fontsize=8, ncols=4)
+    axis.legend(frameon=False, fontsize=8, loc="upper left")
     fig.savefig(folder / "mooring.png", dpi=110)
 
     shown = [when.get_loc(m) for m in ("1996-12-01", "1997-06-01", "1997-12-01", "1998-06-01")]
