@@ -1,0 +1,164 @@
+"""Weather stations: their reports, one station withheld in each fold."""
+
+from functools import cached_property
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dasim import config as schema
+from dasim import models, observe, weather
+from dasim.observe import Gaussian, Observation, Select, check_observations
+from dasim.problems.base import Problem, checks, quality
+from dasim.transitions import ModelTransition
+from dasim.types import DataError, Key, Observations
+
+
+class WeatherStations(Problem):
+    """The hourly reports of three airports, one of them withheld in each fold."""
+
+    kind = "real"
+
+    def __init__(self, run: schema.Run, key: Key):
+        data, seen = run.data, run.observe
+        if seen.every is not None or seen.sites is not None:
+            raise schema.ConfigError("observe: every and sites belong to a twin experiment")
+        if seen.error is not None:
+            raise schema.ConfigError("observe.error belongs to a twin experiment")
+        if run.cycle.initial_std is not None:
+            raise schema.ConfigError("cycle.initial_std belongs to a twin experiment")
+        self.reports = weather.load(data.path, data.train_days, data.of_days)
+        self.folds = tuple(seen.withhold or weather.STATIONS)
+        for station in self.folds:
+            if station not in weather.STATIONS:
+                raise schema.ConfigError(
+                    f"observe.withhold: there is no station {station!r}; "
+                    f"the data have {', '.join(weather.STATIONS)}"
+                )
+        self.std = self._error(seen.std)
+        self.index, self.scored, self.segment = self._windows(data.lead_in_hours)
+        if run.cycle.n_cycles is not None:
+            kept = max(1, run.cycle.n_cycles // self.segment)
+            self.index, self.scored = (a[: kept * self.segment] for a in (self.index, self.scored))
+            if run.cycle.n_cycles < self.segment:
+                self.index, self.scored = (
+                    a[: run.cycle.n_cycles] for a in (self.index, self.scored)
+                )
+                self.segment = run.cycle.n_cycles
+            if not self.scored.any():
+                raise schema.ConfigError(
+                    f"cycle.n_cycles: {run.cycle.n_cycles} cycles are all of the lead-in, and none "
+                    f"counts: give more than data.lead_in_hours, {data.lead_in_hours}"
+                )
+        values = self.reports.anomalies[self.index]
+        present = np.isfinite(values)
+        self.observation = Observation(
+            Select(range(len(weather.VARIABLES))),
+            Gaussian(std=self.std / self.reports.scale),
+            checks(run),
+        )
+        self.observations = Observations(
+            jnp.asarray(self.reports.hours[self.index]),
+            jnp.asarray(np.where(present, values, 0.0)),
+            jnp.asarray(present),
+        )
+        check_observations(self.observations, len(weather.VARIABLES), "weather reports")
+        station = np.array([v.split(".")[0] for v in weather.VARIABLES])
+        if run.quality_control is not None and run.quality_control.range is not None:
+            raise schema.ConfigError(
+                "quality_control.range belongs to a twin experiment: the quantities of real "
+                "sensors have units of their own"
+            )
+        own = eqx.tree_at(
+            lambda o: o.value, self.observations, jnp.asarray(self.reports.values[self.index])
+        )
+        self.codes = quality(run, own)
+        good = self.codes == observe.Quality.PASSED
+        self.masks = np.stack([good & (station != s) for s in self.folds])
+        self.station = station
+
+    @staticmethod
+    def _error(std) -> np.ndarray:
+        if not isinstance(std, dict):
+            raise schema.ConfigError(
+                "observe.std: real sensors need one for each quantity: "
+                f"{', '.join(weather.QUANTITIES)}"
+            )
+        unknown = sorted(set(std) - set(weather.QUANTITIES))
+        missing = sorted(set(weather.QUANTITIES) - set(std))
+        if unknown or missing:
+            what = f"unknown variable {unknown[0]!r}" if unknown else f"{missing[0]} is missing"
+            raise schema.ConfigError(
+                f"observe.std: {what}; the data have {', '.join(weather.QUANTITIES)}"
+            )
+        return np.array([std[q] for _ in weather.STATIONS for q in weather.QUANTITIES])
+
+    def _windows(self, lead_in: int):
+        test = ~self.reports.training
+        index, scored, length = [], [], None
+        for block in np.unique(self.reports.block[test]):
+            hours = np.flatnonzero(test & (self.reports.block == block))
+            window = np.arange(hours[0] - lead_in, hours[-1] + 1)
+            length = len(window) if length is None else length
+            if window[0] < 0 or len(window) != length:
+                continue  # a block that the year's end cuts short
+            index.append(window)
+            scored.append(window >= hours[0])
+        if not index:
+            raise DataError("the reports hold no whole test block: lower data.of_days")
+        return np.concatenate(index), np.concatenate(scored), length
+
+    @property
+    def shape(self):
+        return (len(weather.VARIABLES),)
+
+    @property
+    def interval(self):
+        return 1.0
+
+    @cached_property
+    def _training_states(self) -> np.ndarray:
+        a = self.reports.anomalies[self.reports.training]
+        return a[np.isfinite(a).all(1)]
+
+    def ensemble(self, members, key):
+        picks = jax.random.randint(key, (members,), 0, len(self._training_states))
+        return jnp.asarray(self._training_states)[picks]
+
+    @cached_property
+    def climate_moments(self):
+        states = np.asarray(self._training_states, float)
+        return states.mean(0), np.cov(states.T)
+
+    def model(self, name):
+        """The least-squares linear-Gaussian transition of the training pairs."""
+        pairs, anomalies = self.reports.pairs(), self.reports.anomalies
+        now, after = anomalies[pairs], anomalies[pairs + 1]
+        regressors = np.concatenate([now, np.ones((len(now), 1))], 1)
+        weights, *_ = np.linalg.lstsq(regressors, after, rcond=None)
+        residual = after - regressors @ weights
+        cov = residual.T @ residual / (len(residual) - regressors.shape[1])
+        return ModelTransition(models.LinearGaussian(weights[:-1].T, cov, weights[-1]), 1)
+
+    def localization(self, radius):
+        raise schema.ConfigError(
+            "localization_radius: three airports within 30 km have nothing to localise; "
+            "leave it out"
+        )
+
+    @cached_property
+    def references(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Mean and std, `(time, 15)` each, of forecasts that use no other station."""
+        reports = self.reports
+        spread = np.broadcast_to(reports.scale, reports.values.shape)
+        filled = np.empty_like(reports.values)
+        filled[0] = reports.cycle[0]
+        last = np.full(reports.values.shape[1], np.nan)
+        for i, value in enumerate(reports.values):
+            filled[i] = np.where(np.isnan(last), reports.cycle[i], last)
+            last = np.where(np.isnan(value), last, value)
+        error = np.nanstd((reports.values - filled)[reports.training], 0)
+        persistence = filled, np.broadcast_to(error, filled.shape)
+        both = {"climatology": (reports.cycle, spread), "persistence": persistence}
+        return {name: (m[self.index], s[self.index]) for name, (m, s) in both.items()}
