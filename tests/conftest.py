@@ -1,6 +1,7 @@
 """Shape and type checks of every annotated function of the package while the tests run."""
 
 import os
+from pathlib import Path
 
 import jax
 import pytest
@@ -23,3 +24,15 @@ def float64():
     with jax.enable_x64(True):
         yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+MAPS = Path("/proc/self/maps")
+MOST_MAPS = 20_000  # of the 65,530 memory maps that Linux gives a process
+
+
+@pytest.fixture(autouse=True)
+def few_programs():
+    """Forget compiled programs before their memory maps run out, which ends in a segfault."""
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()

@@ -13,6 +13,7 @@ from typing import Annotated
 
 os.environ.setdefault("NPROC", "8")  # see dasim.cli
 
+import numpy as np
 import typer
 import yaml
 
@@ -27,7 +28,7 @@ CASES = {
     "yes-no": {"kind": "threshold", "level": 5.0},
 }
 STAND_INS = {"saturated": ("climate", "plain"), "quantised": ("climate", "plain")}
-RADII = {"saturated": [7.0, 11.0], "quantised": [7.0, 11.0], "yes-no": [4.0, 7.0]}
+RADII = {"saturated": [7.0], "quantised": [7.0], "yes-no": [7.0]}
 TRUTHS = 3
 KEPT = ("crps_analysis", "crps_analysis_stderr", "rmse_analysis", "spread_analysis")
 
@@ -36,6 +37,14 @@ def settings_of(name: str, stand_in: str) -> schema.Run:
     content = yaml.safe_load((HERE / "lorenz96.yaml").read_text())
     content["observe"]["error"] = CASES[name] | {"stand_in": stand_in}
     return schema.Run.model_validate(content)
+
+
+def alone(run: schema.Run, method, problems) -> dict:
+    """The scores of one truth after the other, averaged."""
+    each = [tuning.measure(run, [method], [p])[0] for p in problems]
+    mean = {k: float(np.mean([e[k] for e in each])) for k in each[0] if k != "rmse_of_seeds"}
+    errors = {k: v / len(each) ** 0.5 for k, v in mean.items() if k.endswith("_stderr")}
+    return mean | errors | {"diverged": sum(e["diverged"] for e in each)}
 
 
 def measure(name: str, chosen: list[str]):
@@ -49,7 +58,12 @@ def measure(name: str, chosen: list[str]):
             grid = {"localization_radius": RADII[name]} if ours else run.tune.grid
             settings = tuning.candidates(method, schema.Tune(grid=grid))
             methods = [tuning.with_settings(method, s) for s in settings]
-            rows = tuning.measure(run, methods, tuning.twins(run, TRUTHS))
+            problems = tuning.twins(run, TRUTHS)
+            # it tries again what does not hold: truths that run as one wait for each other
+            if ours:
+                rows = [alone(run, m, problems) for m in methods]
+            else:
+                rows = tuning.measure(run, methods, problems)
             i = tuning.best(rows, "crps")
             if i is not None and (best is None or rows[i]["crps_analysis"] < best["crps_analysis"]):
                 best = rows[i] | {"settings": settings[i], "stand_in": None if ours else stand_in}
