@@ -19,7 +19,8 @@ from dasim.trajectories import (
 )
 from dasim.weather import DAY, VARIABLES, YEAR
 
-RINGS = "lorenz96", "kuramoto-sivashinsky"  # whose variables all have one law
+# whose variables all have one law
+RINGS = "lorenz96", "kuramoto-sivashinsky", "burgers", "korteweg-de-vries"
 
 
 def train(

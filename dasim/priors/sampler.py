@@ -7,7 +7,8 @@ v = C^(-1/2) (z - m) / sqrt(1 + s^2) and the angle a = arctan(s), is
 
 with F the network of `dasim.priors.denoisers`. It is zero for a Gaussian prior: any number of
 steps is exact for it, and the solver (Adams-Bashforth of second order with variable steps, one
-network call a step) integrates only what is not Gaussian.
+network call a step) integrates only what is not Gaussian. A denoiser of functions is integrated
+in w = C^(1/2) v, which is a function too: nothing is divided by C.
 """
 
 import jax
@@ -34,12 +35,14 @@ def flow(
     """
     mean, cov = denoiser.mean(cond), denoiser.cov(cond)
     levels = schedule.levels(n_steps).astype(mean.dtype)
-    v = noise.astype(mean.dtype)
+    v, slope_of = noise.astype(mean.dtype), denoiser.correction
+    if denoiser.colored:
+        v, slope_of = cov.sqrt(v), denoiser.drift
 
     def step(carry, level_and_change):
         v, last, last_change = carry
         s, change = level_and_change
-        slope = -denoiser.correction(v, s, cond)
+        slope = -slope_of(v, s, cond)
         ratio = change / last_change
         v = v + change * (slope + 0.5 * ratio * (slope - last))
         return (v, slope, change), None
@@ -47,7 +50,7 @@ def flow(
     # an infinite last change makes the first step one of Euler
     start = (v, jnp.zeros_like(v), jnp.asarray(jnp.inf, mean.dtype))
     (v, _, _), _ = jax.lax.scan(step, start, (levels[:-1], jnp.diff(jnp.arctan(levels))))
-    return mean + cov.sqrt(v)
+    return mean + (v if denoiser.colored else cov.sqrt(v))
 
 
 def sample(

@@ -22,6 +22,8 @@ MODELS = {
     "lorenz96": models.Lorenz96,
     "lorenz96-two-scale": models.TwoScaleLorenz96,
     "kuramoto-sivashinsky": models.KuramotoSivashinsky,
+    "burgers": models.Burgers,
+    "korteweg-de-vries": models.KortewegDeVries,
     "kolmogorov": models.KolmogorovFlow,
     "fitzhugh-nagumo": models.FitzHughNagumo,
     "double-pendulum": models.DoublePendulum,
