@@ -96,28 +96,38 @@ class Grid:
             return jnp.fft.irfftn(jnp.fft.rfftn(x) * half, self.shape)
         return self.field(self.coefficients(x) * factor)
 
-    def basis(self, positions: Float[np.ndarray, "position axis"]) -> np.ndarray:
+    def basis(
+        self, positions: Float[np.ndarray, "position axis"], width: float | np.ndarray = 0.0
+    ) -> np.ndarray:
         """Weights of the points in the field's values at `positions`, `(position, size)`.
 
         The sum of the functions above, evaluated between the points: exact for all that the grid
         resolves. The wave of a periodic grid's highest even wavenumber counts as a cosine.
+
+        Args:
+            positions: `(position, axis)`.
+            width: of boxes about them, one number or one an axis, whose means are taken instead.
         """
         positions = np.asarray(positions, float)
         if positions.ndim != 2 or positions.shape[1] != len(self.shape):
             raise ValueError(
                 f"positions have shape {positions.shape}, expected (positions, {len(self.shape)})"
             )
+        widths = np.broadcast_to(width, (len(self.shape),))
         weights = np.ones((len(positions), 1))
-        for i, (n, length) in enumerate(zip(self.shape, self.lengths, strict=True)):
-            x, own = positions[:, i], self.points[i]
-            k = wavenumbers(n, length, self.edges)
+        for i, (n, own, k) in enumerate(
+            zip(self.shape, self.points, self.wavenumbers, strict=True)
+        ):
+            there, here = k * positions[:, i, None], k * own[:, None]
+            # a wave's mean over an interval is its value in the middle times this
+            share = np.sinc(k * widths[i] / (2 * np.pi)) / n
             if self.edges == "periodic":
-                here = np.cos(k * (x[:, None, None] - own[:, None])).sum(-1) / n
+                made = (np.cos(there) * share) @ np.cos(here).T
+                made += (np.sin(there) * share) @ np.sin(here).T
             else:
                 wave = np.cos if self.edges == "bounded" else np.sin
-                scale = np.where(k > 0, 2 / n, 1 / n)
-                here = (wave(k * x[:, None]) * scale) @ wave(k * own[:, None]).T
-            weights = (weights[:, :, None] * here[:, None, :]).reshape(len(positions), -1)
+                made = (wave(there) * share * np.where(k > 0, 2, 1)) @ wave(here).T
+            weights = (weights[:, :, None] * made[:, None, :]).reshape(len(positions), -1)
         return weights
 
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
+from dasim.fields import Grid
 from dasim.models.base import AbstractModel
 from dasim.models.etd import ETDRK4
 
@@ -77,6 +78,10 @@ class Burgers(AbstractModel):
     @property
     def spin_up(self):
         return self.length / (2 * math.pi)
+
+    @property
+    def grid(self):
+        return Grid((self.size,), (self.length,))
 
     @property
     def period(self):

@@ -1,4 +1,8 @@
-"""Values and means of a field: what a sensor reads is the same whatever the grid."""
+r"""Values and means of a field: what a sensor reads is the same whatever the grid.
+
+Both are sums over the functions of the grid (`dasim.fields.grids`), whose means are known: that of
+cos(k x) over an interval of width w about x is cos(k x) sin(k w / 2) / (k w / 2).
+"""
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +11,6 @@ from jaxtyping import Array, Float
 from dasim.fields import Grid
 from dasim.operators.base import AbstractOperator
 from dasim.types import State
-
-NODES = 12  # of Gauss's quadrature along each axis
 
 
 class FieldValues(AbstractOperator):
@@ -23,7 +25,7 @@ class FieldValues(AbstractOperator):
     weights: Float[Array, "obs size"]
 
     def __init__(self, grid: Grid, positions):
-        """Sensors at `positions`, `(obs, axis)`, in the unit of the grid's box; wrapped if periodic.
+        """Sensors at `positions`, `(obs, axis)`, in the unit of the box; wrapped if periodic.
 
         Raises:
             ValueError: positions of another shape, or outside a box that is not periodic.
@@ -58,19 +60,13 @@ class FieldMeans(AbstractOperator):
                 periodic, or a width that is not positive.
         """
         positions = _inside(grid, positions)
-        axes = positions.shape[1]
-        width = np.broadcast_to(np.asarray(width, float), (axes,))
+        width = np.broadcast_to(np.asarray(width, float), positions.shape[1:])
         if not (width > 0).all():
             raise ValueError(f"width is {width}, expected positive ones")
-        nodes, shares = np.polynomial.legendre.leggauss(NODES)
-        offsets = np.stack(np.meshgrid(*[nodes / 2] * axes, indexing="ij"), -1).reshape(-1, axes)
-        share = np.prod(np.meshgrid(*[shares / 2] * axes, indexing="ij"), 0).reshape(-1)
-        for corner in (-0.5, 0.5):
-            _inside(grid, positions + corner * width)
-        points = positions[:, None] + offsets * width
-        basis = grid.basis(points.reshape(-1, axes)).reshape(len(positions), len(share), -1)
+        for side in (-0.5, 0.5):
+            _inside(grid, positions + side * width)
         self.grid = grid
-        self.weights = jnp.asarray(share @ basis, float)
+        self.weights = jnp.asarray(grid.basis(positions, width), float)
 
     @property
     def linear(self):
@@ -86,8 +82,12 @@ def _inside(grid: Grid, positions) -> np.ndarray:
         raise ValueError(
             f"positions have shape {positions.shape}, expected (obs, {len(grid.shape)})"
         )
-    outside = ((positions < 0) | (positions > np.asarray(grid.lengths))).any(1)
-    if grid.edges != "periodic" and outside.any():
+    if grid.edges == "periodic":
+        inside = np.isfinite(positions)
+    else:
+        inside = (positions >= 0) & (positions <= np.asarray(grid.lengths))
+    outside = ~inside.all(1)
+    if outside.any():
         i = int(np.argmax(outside))
         raise ValueError(
             f"position {i} is {positions[i]}, outside the box of lengths {grid.lengths}"

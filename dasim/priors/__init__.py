@@ -8,6 +8,7 @@ from dasim.priors.denoisers import Standardizer as Standardizer
 from dasim.priors.denoisers import Whitener as Whitener
 from dasim.priors.functions import FieldDenoiser as FieldDenoiser
 from dasim.priors.functions import GaussianFieldDenoiser as GaussianFieldDenoiser
+from dasim.priors.functions import multilevel_flow as multilevel_flow
 from dasim.priors.functions import on_grid as on_grid
 from dasim.priors.networks import MLP as MLP
 from dasim.priors.networks import AbstractNetwork as AbstractNetwork

@@ -16,15 +16,18 @@ in the norm of L2, or of C^(-1/2) in a whitened loss, which weights all waves al
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from dasim.fields import FieldCovariance, Grid, resample
 from dasim.priors.denoisers import AbstractCoordinates, AbstractDenoiser, MeanNetwork
 from dasim.priors.operators import OnGrid
+from dasim.priors.sampler import integrated
 from dasim.priors.schedules import AbstractSchedule
 from dasim.priors.train import Batch
 from dasim.types import Key
@@ -179,6 +182,54 @@ def on_grid(prior, shape: tuple[int, ...]):
         raise ValueError(f"states of shape {shape}; this prior is of fields with {axes} axes")
     denoiser = prior.denoiser.on(grid.at(shape))
     return dataclasses.replace(prior, denoiser=denoiser, shape=shape)
+
+
+def multilevel_flow(
+    prior,
+    shapes: Sequence[tuple[int, ...]],
+    noise: Float[Array, " n"],
+    cond: Float[Array, " k"] | None = None,
+) -> Float[Array, " n"]:
+    """The draw that belongs to `noise`, large scales first: `flow` on finer and finer grids.
+
+    High levels of noise leave nothing of the small scales to see. The levels are shared out
+    among the grids; what the coarse ones made of the noise is added to that of the next.
+
+    Args:
+        prior: of functions, a `DiffusionPrior` or a `DiffusionTransition`.
+        shapes: of the grids before the prior's own, coarse to fine.
+        noise: standard normal, flat, on the prior's grid.
+        cond: of the denoiser; an ancestor is taken to the coarse grids with it.
+
+    Raises:
+        ValueError: a grid that cannot serve the prior.
+    """
+    denoiser, own = prior.denoiser, prior.denoiser.cov(cond).grid
+    first = denoiser.cov(cond).sqrt(noise).reshape(own.shape)
+    levels = prior.schedule.levels(prior.n_steps).astype(first.dtype)
+    cuts = np.linspace(0, prior.n_steps, len(shapes) + 2).round().astype(int)
+    change, at = jnp.zeros_like(first), own
+    for i, shape in enumerate([*shapes, own.shape]):
+        grid = own.at(shape)
+        here, w = denoiser.on(grid), resample(first, own, grid)
+        told = (
+            None
+            if cond is None
+            else jnp.concatenate(
+                [
+                    resample(cond[: own.size].reshape(own.shape), own, grid).reshape(-1),
+                    cond[own.size :],
+                ]
+            )
+        )
+        w = (w + resample(change, at, grid)).reshape(-1)
+        moved = integrated(
+            lambda w, s, here=here, told=told: here.drift(w, s, told),
+            levels[cuts[i] : cuts[i + 1] + 1],
+            w,
+        ).reshape(grid.shape)
+        change, at = moved - resample(first, own, grid), grid
+    return denoiser.mean(cond) + moved.reshape(-1)
 
 
 def field_loss(

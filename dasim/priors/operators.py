@@ -143,15 +143,15 @@ class FourierNetwork(eqx.Module):
         if box.edges == "pinned":
             raise ValueError("a Fourier network works on periodic or bounded grids, not on pinned")
         check_grid(box, box if inner is None else inner, modes)
+        if inner is not None:
+            check_grid(inner, box, modes)
         self.inner, self.box, self.modes, self.located = inner, box, tuple(modes), located
         keys = jax.random.split(key, 2 + 4 * depth)
         places = _places(box).shape[0] if located else 0
         self.lift = eqx.nn.Linear(k + places, channels, key=keys[0])
         self.last = zero_layer(eqx.nn.Linear(channels, 1, key=keys[1]))
         wave, point, film, out = keys[2:].reshape(4, depth)
-        self.waves = tuple(
-            SpectralLayer(channels, 2 * channels, modes, box.edges, q) for q in wave
-        )
+        self.waves = tuple(SpectralLayer(channels, 2 * channels, modes, box.edges, q) for q in wave)
         self.points = tuple(eqx.nn.Linear(channels, 2 * channels, key=q) for q in point)
         self.films = tuple(zero_layer(eqx.nn.Linear(max(s, 1), 2 * channels, key=q)) for q in film)
         self.outs = tuple(
