@@ -74,7 +74,7 @@ class FunctionSpec:
     inner: tuple[int, ...] | None = None
     whitened: bool = False
     schedule: Literal["ve", "vp", "sub-vp"] = "ve"
-    n_steps: int = 20
+    n_steps: int = 20  # network calls of a draw
 
     @property
     def grid(self) -> Grid:
@@ -113,7 +113,8 @@ class FunctionSpec:
         if self.interval is None:
             return DiffusionPrior(denoiser, grid.shape, SCHEDULES[self.schedule], self.n_steps)
         schedule = SCHEDULES[self.schedule]
-        return DiffusionTransition(denoiser, float(self.interval), grid.shape, (), schedule)
+        interval = float(self.interval)
+        return DiffusionTransition(denoiser, interval, grid.shape, (), schedule, self.n_steps)
 
 
 def measured_law(residual: Float[Array, "draw *grid"], grid: Grid) -> dict:

@@ -14,7 +14,7 @@ from dasim.conditioning import EventProbability, conditional_draws, event_probab
 from dasim.events.base import AbstractEvent
 from dasim.events.language import parse_event
 from dasim.plot_events import draws_figure
-from dasim.priors import DiffusionPrior
+from dasim.priors import DiffusionPrior, FieldDenoiser
 from dasim.priors import sample as plain_draw
 from dasim.priors.store import write_atomically, writing
 from dasim.problems import find_prior
@@ -51,9 +51,14 @@ def ask(name: str, expression: str | None, given: Path | None) -> Asked:
     """
     path = find_prior(name, "prior")
     prior, header = load_prior(path)
-    trajectory = isinstance(prior, DiffusionPrior)
+    field = isinstance(prior, DiffusionPrior) and isinstance(prior.denoiser, FieldDenoiser)
+    trajectory = isinstance(prior, DiffusionPrior) and not field
     known = None if given is None else _known(given)
-    if trajectory:
+    if field:
+        if known is not None:
+            raise DasimError(f"{path.stem}: is a prior without an ancestor: leave --given out")
+        cond, interval = None, None
+    elif trajectory:
         wanted = prior.denoiser.given, prior.shape[1]
         if known is not None and known.shape != wanted:
             raise DataError(

@@ -13,6 +13,7 @@ from dasim.functions import (
     train_function_prior,
 )
 from dasim.pairs import Pairs, described, field_pairs, simulated_pairs, weather_pairs
+from dasim.priors.sampler import DEFAULT_STEPS
 from dasim.priors.store import GO_ON, writing
 from dasim.priors.train import FitSettings
 from dasim.problems import find_prior, system_transition
@@ -136,6 +137,7 @@ def _train_functions(settings: schema.Train, path: Path, checkpoint, report, key
         inner=asked.inner or shape,
         whitened=asked.whitened,
         schedule=settings.schedule,
+        n_steps=DEFAULT_STEPS,
         **networks,
     )
     try:

@@ -125,7 +125,7 @@ def test_two_dimensions_are_moved_axis_by_axis(edges):
 def test_single_precision_stays_single(edges):
     old, new = (Grid((size,), (2.0,), edges) for size in (9, 16))
     x = normal(old).astype(jnp.float32)
-    root = jax.jit(noise_process(Matern(0.5), old).sqrt)
+    root = eqx.filter_jit(noise_process(Matern(0.5), old).sqrt)
     for f in (root, lambda x: moved(x, old, new)):
         assert f(x).dtype == jnp.float32
         np.testing.assert_allclose(f(x), f(x.astype(float)), atol=1e-5)
@@ -191,9 +191,8 @@ def test_noise_is_the_same_on_shared_points(spectrum, grid):
 def test_brownian_motion(length):
     grid = Grid((16,), (length,), "pinned")
     cov = noise_process(Brownian(), grid, np.sqrt(length / 2))
-    np.testing.assert_allclose(
-        dense_of(cov), np.minimum.outer(*grid.points * 2), atol=1e-5 * length
-    )
+    x = grid.points[0]
+    np.testing.assert_allclose(dense_of(cov), np.minimum.outer(x, x), atol=1e-5 * length)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.interpolate import RegularGridInterpolator
 
+from dasim.fields import Grid
 from dasim.filters import ConditionalScoreFilter, KalmanFilter, StochasticEnKF
 from dasim.models import LinearGaussian
 from dasim.observe import Gaussian, Observation, Select
@@ -14,6 +15,8 @@ from dasim.operators import (
     BlackBox,
     Column,
     Compose,
+    FieldMeans,
+    FieldValues,
     Interpolate,
     InterpolateSphere,
     Log,
@@ -312,6 +315,89 @@ def test_time_means():
         check_operator(each, x, 10.0)
     with pytest.raises(ValueError, match="4 weights for a trajectory of 3 steps"):
         weighted(jnp.asarray(x[:3]), 0.0)
+
+
+# --- fields on grids of any number of points
+
+# waves of a box of length 2, and their integrals
+ON_BOX = {
+    "periodic": (
+        lambda x: 0.3 + np.sin(np.pi * x) - 0.5 * np.cos(9 * np.pi * x),
+        lambda x: 0.3 * x - np.cos(np.pi * x) / np.pi - 0.5 * np.sin(9 * np.pi * x) / (9 * np.pi),
+    ),
+    "bounded": (
+        lambda x: 0.3 - 0.5 * np.cos(7.5 * np.pi * x),
+        lambda x: 0.3 * x - 0.5 * np.sin(7.5 * np.pi * x) / (7.5 * np.pi),
+    ),
+    "pinned": (
+        lambda x: np.sin(7.25 * np.pi * x),
+        lambda x: -np.cos(7.25 * np.pi * x) / (7.25 * np.pi),
+    ),
+}
+POSITIONS = np.array([[0.5], [0.77], [1.23]])
+
+
+@pytest.mark.parametrize("n", [32, 63])
+@pytest.mark.parametrize("edges", ON_BOX)
+def test_a_field_is_read_alike_on_all_grids(edges, n):
+    grid, (wave, integral) = Grid((n,), (2.0,), edges), ON_BOX[edges]
+    x, positions = jnp.asarray(wave(grid.points[0])), POSITIONS
+    if edges == "periodic":
+        positions = positions + [[0.0], [2.0], [-2.0]]  # round the ring
+    values = FieldValues(grid, positions)
+    np.testing.assert_allclose(values(x, 0.0), wave(POSITIONS[:, 0]), atol=1e-12)
+    for width in (1e-3, 0.9):
+        means = FieldMeans(grid, positions, width)
+        low, high = POSITIONS[:, 0] - width / 2, POSITIONS[:, 0] + width / 2
+        expected = (integral(high) - integral(low)) / width
+        np.testing.assert_allclose(means(x, 0.0), expected, atol=1e-11)
+        assert values.linear and means.linear
+    check_operator(values, x)
+    check_operator(means, x)
+
+
+def test_a_field_of_two_dimensions_is_read():
+    wave, integral = ON_BOX["periodic"]
+    positions, width = np.array([[0.5, 1.2], [1.9, 0.1]]), np.array([0.4, 0.7])
+    values = wave(positions).prod(1)
+    means = ((integral(positions + width / 2) - integral(positions - width / 2)) / width).prod(1)
+    for shape in ((32, 21), (20, 32)):
+        grid = Grid(shape, (2.0, 2.0))
+        x = jnp.asarray(np.multiply.outer(*(wave(a) for a in grid.points)))
+        np.testing.assert_allclose(FieldValues(grid, positions)(x, 0.0), values, atol=1e-12)
+        operator = FieldMeans(grid, positions, width)
+        np.testing.assert_allclose(operator(x, 0.0), means, atol=1e-12)
+    check_operator(operator, x)
+
+
+def test_a_mean_over_the_whole_ring_is_the_constant_wave():
+    grid = Grid((16,), (2.0,))
+    x = rng(20).normal(size=16)
+    got = FieldMeans(grid, [[0.3]], 2.0)(jnp.asarray(x), 0.0)
+    np.testing.assert_allclose(got, [x.mean()], atol=1e-14)
+
+
+def test_sensors_outside_a_box_are_refused():
+    bounded = Grid((16,), (2.0,), "bounded")
+    FieldValues(bounded, [[0.0], [2.0]])
+    with pytest.raises(ValueError, match=r"position 1 is \[2.1\], outside .* \(2.0,\)"):
+        FieldValues(bounded, [[1.0], [2.1]])
+    with pytest.raises(ValueError, match="outside the box"):
+        FieldMeans(bounded, [[1.9]], 0.4)
+    for grid in (bounded, Grid((16,), (2.0,))):
+        with pytest.raises(ValueError, match=r"position 0 is \[nan\]"):
+            FieldValues(grid, [[np.nan]])
+        with pytest.raises(ValueError, match=r"expected \(obs, 1\)"):
+            FieldValues(grid, [0.5, 1.0])
+        with pytest.raises(ValueError, match="width is .*expected positive"):
+            FieldMeans(grid, [[1.0]], 0.0)
+
+
+def test_an_operator_of_a_field_is_of_one_grid():
+    grid = Grid((16,), (2.0,))
+    for operator in (FieldValues(grid, [[0.5]]), FieldMeans(grid, [[0.5]], 0.1)):
+        with pytest.raises(ValueError, match=r"shape \(32,\), expected .* \(16,\): make"):
+            operator(jnp.zeros(32), 0.0)
 
 
 # --- functions of what is read

@@ -193,7 +193,8 @@ def multilevel_flow(
     """The draw that belongs to `noise`, large scales first: `flow` on finer and finer grids.
 
     High levels of noise leave nothing of the small scales to see. The levels are shared out
-    among the grids; what the coarse ones made of the noise is added to that of the next.
+    among the grids; what the coarse ones made of the noise is added to that of the next. With
+    many steps it is the draw of `flow` as far as the coarse grids hold the network's waves.
 
     Args:
         prior: of functions, a `DiffusionPrior` or a `DiffusionTransition`.

@@ -41,7 +41,7 @@ NOISES = {
     "matern": {"kind": "matern", "length": 0.8, "smoothness": 1.5},
     "measured": {"kind": "measured"},
 }
-FIT = FitSettings(4000, 32, 2e-3, check=250)
+FIT = FitSettings(1600, 32, 3e-3, check=200)
 DRAWS, FEW = 1024, 192
 CACHE = Path(__file__).parent / "cache"
 
