@@ -16,21 +16,14 @@ exponential time differencing. The mean of u (mass) never changes, and that of u
 the errors of the steps alone.
 """
 
-import math
-
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex
 
-from dasim.fields import Grid
-from dasim.models.base import AbstractModel
 from dasim.models.etd import ETDRK4
+from dasim.models.ring import AbstractRing, check_ring
 
-WAVES = 3  # of a start
 
-
-class KortewegDeVries(AbstractModel):
+class KortewegDeVries(AbstractRing):
     """u at `size` equidistant points of an interval of the given `length`; a state is `(size,)`.
 
     Nothing is damped, so there is no one climate: `spin_up` is a time after which a state from
@@ -55,13 +48,7 @@ class KortewegDeVries(AbstractModel):
         Raises:
             ValueError: fewer than 8 points, or a length, dispersion or dt that is not positive.
         """
-        if size < 8:
-            raise ValueError(f"KortewegDeVries has {size} points, expected at least 8")
-        if not length > 0 or not dispersion > 0:
-            raise ValueError(
-                f"KortewegDeVries has length {length} and dispersion {dispersion}, expected "
-                "positive ones"
-            )
+        check_ring("KortewegDeVries", size, length=length, dispersion=dispersion)
         self.size, self.length, self.dispersion = size, float(length), float(dispersion)
         nyquist = 2 * np.arange(size // 2 + 1) == size  # its odd derivatives are zero
         k = np.where(nyquist, 0.0, self.wavenumbers)
@@ -69,42 +56,9 @@ class KortewegDeVries(AbstractModel):
         self.dt = self.scheme.dt
 
     @property
-    def shape(self):
-        return (self.size,)
-
-    @property
     def spin_up(self):
         return 5.0
 
-    @property
-    def grid(self):
-        return Grid((self.size,), (self.length,))
-
-    @property
-    def period(self):
-        return (float(self.size),)
-
-    @property
-    def wavenumbers(self) -> np.ndarray:
-        """k of the modes of `rfft`."""
-        return 2 * np.pi / self.length * np.arange(self.size // 2 + 1)
-
-    def start(self, key):
-        """The three longest waves at random: of zero mean and unit standard deviation."""
-        angle = 2 * np.pi / self.size * np.outer(np.arange(self.size), np.arange(1, WAVES + 1))
-        weights = jax.random.normal(key, (2 * WAVES,))
-        waves = np.concatenate([np.cos(angle), np.sin(angle)], 1)
-        return math.sqrt(2) * waves @ weights / jnp.linalg.norm(weights)
-
     def nonlinear(self, v: Complex[Array, " mode"], t) -> Complex[Array, " mode"]:
         """-3 i k F[u^2] of the modes v."""
-        kept = 3 * np.arange(len(v)) < self.size
-        u = jnp.fft.irfft(jnp.where(kept, v, 0), self.size)
-        k = np.where(kept, self.wavenumbers, 0.0).astype(u.dtype)
-        return -3j * k * jnp.fft.rfft(u**2)
-
-    def step(self, x: Float[Array, " point"], t, key):
-        return jnp.fft.irfft(self.scheme.step(jnp.fft.rfft(x), t, self.nonlinear), self.size)
-
-    def step_cov(self, x, t):
-        return None
+        return -6 * self.advection(v)

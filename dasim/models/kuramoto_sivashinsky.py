@@ -13,14 +13,13 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex
 
-from dasim.fields import Grid
-from dasim.models.base import AbstractModel
 from dasim.models.etd import ETDRK4
+from dasim.models.ring import AbstractRing, check_ring
 
 
-class KuramotoSivashinsky(AbstractModel):
+class KuramotoSivashinsky(AbstractRing):
     """u at `size` equidistant points of an interval of the given `length`; a state is `(size,)`."""
 
     size: int
@@ -34,35 +33,15 @@ class KuramotoSivashinsky(AbstractModel):
         Raises:
             ValueError: fewer than 8 points, or a length or a dt that is not positive.
         """
-        if size < 8:
-            raise ValueError(f"KuramotoSivashinsky has {size} points, expected at least 8")
-        if not length > 0:
-            raise ValueError(f"KuramotoSivashinsky has length {length}, expected a positive one")
+        check_ring("KuramotoSivashinsky", size, length=length)
         self.size, self.length = size, float(length)
         k = self.wavenumbers
         self.scheme = ETDRK4(k**2 - k**4, dt)
         self.dt = self.scheme.dt
 
     @property
-    def shape(self):
-        return (self.size,)
-
-    @property
     def spin_up(self):
         return 150.0
-
-    @property
-    def grid(self):
-        return Grid((self.size,), (self.length,))
-
-    @property
-    def period(self):
-        return (float(self.size),)
-
-    @property
-    def wavenumbers(self) -> np.ndarray:
-        """k of the modes of `rfft`."""
-        return 2 * np.pi / self.length * np.arange(self.size // 2 + 1)
 
     def start(self, key):
         """White noise in the modes that grow: smooth, and of zero mean."""
@@ -75,9 +54,3 @@ class KuramotoSivashinsky(AbstractModel):
         k = np.where(2 * np.arange(len(v)) == self.size, 0.0, self.wavenumbers)
         u = jnp.fft.irfft(v, self.size)
         return -0.5j * k.astype(u.dtype) * jnp.fft.rfft(u**2)
-
-    def step(self, x: Float[Array, " point"], t, key):
-        return jnp.fft.irfft(self.scheme.step(jnp.fft.rfft(x), t, self.nonlinear), self.size)
-
-    def step_cov(self, x, t):
-        return None
