@@ -14,6 +14,7 @@ that are new are zero.
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import jax
@@ -23,6 +24,7 @@ from jaxtyping import Array, Float
 
 Edges = Literal["periodic", "bounded", "pinned"]
 EDGES = ("periodic", "bounded", "pinned")
+LARGEST = 2**22  # table of weights from points to points
 
 
 @dataclass(frozen=True)
@@ -160,9 +162,23 @@ def resample(x: Float[Array, "*grid"], old: Grid, new: Grid) -> Float[Array, "*o
             f"{new.lengths}: a field is moved between grids of one box"
         )
     for axis, (n, m) in enumerate(zip(old.shape, new.shape, strict=True)):
-        if n != m:
-            x = jnp.moveaxis(_resampled(jnp.moveaxis(x, axis, -1), m, old.edges), -1, axis)
+        if n == m:
+            continue
+        x = jnp.moveaxis(x, axis, -1)
+        if n * m > LARGEST:
+            x = _resampled(x, m, old.edges)
+        else:
+            x = x @ jnp.asarray(_weights(n, m, old.edges, x.dtype == jnp.float64), x.dtype)
+        x = jnp.moveaxis(x, -1, axis)
     return x
+
+
+@cache
+def _weights(n: int, m: int, edges: Edges, double: bool) -> np.ndarray:
+    """Of n points in each of m: few of them are sooner summed up than transformed."""
+    with jax.ensure_compile_time_eval(), jax.enable_x64(double):
+        unit = jnp.eye(n, dtype=float)
+        return np.asarray(jax.vmap(lambda x: _resampled(x, m, edges))(unit))
 
 
 def _resampled(x: Float[Array, "*rest n"], m: int, edges: Edges) -> Float[Array, "*rest m"]:

@@ -30,7 +30,7 @@ NOISES = {
 }
 STEPS = 12, 40  # of the sampler
 LEVELS = 200  # of the guided chain
-DRAWS = 2000
+DRAWS = 1000
 STD = 0.1
 POSITIONS = np.array([0.07, 0.15, 0.22, 0.41, 0.46, 0.63, 0.78, 0.91])
 VALUES = np.array([0.4, 1.1, 0.9, -0.6, -0.9, 0.3, 1.2, 0.1])
@@ -127,7 +127,9 @@ def main():
         for noise in NOISES:
             for size in SIZES:
                 made = prior(edges, noise, size)
-                found = sampled(made, jax.random.key(0)) | posterior(made, jax.random.key(1))
+                found = sampled(made, jax.random.key(0))
+                if noise != "rougher matern":
+                    found |= posterior(made, jax.random.key(1))
                 told = {k: v for k, v in found.items() if k != "curves"}
                 print(edges, noise, size, told, flush=True)
                 merge({"gaussian": {edges: {noise: {str(size): found}}}})
