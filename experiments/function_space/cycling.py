@@ -115,14 +115,13 @@ def averaged(name: str, filter, transition, truths=range(TRUTHS)) -> dict:
 
 
 def tuned(name: str, make, settings) -> dict:
-    """The best of some settings on the first truth, measured on all."""
-    best, least = settings[0], np.inf
-    for setting in settings if len(settings) > 1 else ():
-        filter, transition = make(setting)
-        crps = averaged(name, filter, transition, [0])["crps"]
-        if np.isfinite(crps) and crps < least:
-            best, least = setting, crps
-    return averaged(name, *make(best)) | {"setting": list(best)}
+    """The best of some settings over all truths."""
+    best, chosen = None, None
+    for setting in settings:
+        found = averaged(name, *make(setting))
+        if best is None or found["crps"] < best["crps"] or not np.isfinite(best["crps"]):
+            best, chosen = found, setting
+    return best | {"setting": list(chosen)}
 
 
 def main():
