@@ -17,7 +17,7 @@ from dasim.trajectories import (
     simulated_windows,
     train_trajectory_prior,
 )
-from dasim.weather import DAY, VARIABLES, YEAR
+from dasim.weather import DAY, YEAR, quantities, variables
 
 RINGS = "lorenz96", "kuramoto-sivashinsky"  # whose variables all have one law
 
@@ -48,7 +48,9 @@ def train(
         spec = PriorSpec(transition.shape, transition.interval, alike=alike, **networks)
         pairs: Pairs = simulated_pairs(settings.system, settings.perturbation, key)
     else:
-        spec = PriorSpec((len(VARIABLES),), 1.0, (DAY, YEAR), **networks)
+        spec = PriorSpec(
+            (len(variables(quantities(settings.data.censored))),), 1.0, (DAY, YEAR), **networks
+        )
         pairs = weather_pairs(settings.data, spec.periods)
     trained, figures = train_transition(
         spec,

@@ -28,7 +28,7 @@ class WeatherStations(Problem):
             raise schema.ConfigError("observe.error belongs to a twin experiment")
         if run.cycle.initial_std is not None:
             raise schema.ConfigError("cycle.initial_std belongs to a twin experiment")
-        self.reports = weather.load(data.path, data.train_days, data.of_days)
+        self.reports = weather.load(data.path, data.train_days, data.of_days, data.censored)
         self.folds = tuple(seen.withhold or weather.STATIONS)
         for station in self.folds:
             if station not in weather.STATIONS:
@@ -36,7 +36,7 @@ class WeatherStations(Problem):
                     f"observe.withhold: there is no station {station!r}; "
                     f"the data have {', '.join(weather.STATIONS)}"
                 )
-        self.std = self._error(seen.std)
+        self.std = self._std(seen.std)
         self.index, self.scored, self.segment = self._windows(data.lead_in_hours)
         if run.cycle.n_cycles is not None:
             kept = max(1, run.cycle.n_cycles // self.segment)
@@ -54,8 +54,8 @@ class WeatherStations(Problem):
         values = self.reports.anomalies[self.index]
         present = np.isfinite(values)
         self.observation = Observation(
-            Select(range(len(weather.VARIABLES))),
-            Gaussian(std=self.std / self.reports.scale),
+            Select(range(len(self.reports.variables))),
+            self._error(seen.readings),
             checks(run),
         )
         self.observations = Observations(
@@ -63,8 +63,8 @@ class WeatherStations(Problem):
             jnp.asarray(np.where(present, values, 0.0)),
             jnp.asarray(present),
         )
-        check_observations(self.observations, len(weather.VARIABLES), "weather reports")
-        station = np.array([v.split(".")[0] for v in weather.VARIABLES])
+        check_observations(self.observations, len(self.reports.variables), "weather reports")
+        station = np.array([v.split(".")[0] for v in self.reports.variables])
         if run.quality_control is not None and run.quality_control.range is not None:
             raise schema.ConfigError(
                 "quality_control.range belongs to a twin experiment: the quantities of real "
@@ -78,21 +78,40 @@ class WeatherStations(Problem):
         self.masks = np.stack([good & (station != s) for s in self.folds])
         self.station = station
 
-    @staticmethod
-    def _error(std) -> np.ndarray:
+    def _error(self, readings: str) -> observe.AbstractError:
+        """Of anomalies; at a limit a report says no more than that it was passed."""
+        reports, std = self.reports, self.std / self.reports.scale
+        if not reports.censored:
+            if readings != "events":
+                raise schema.ConfigError(
+                    "observe.readings: there are no censored reports; set data.censored"
+                )
+            return Gaussian(std=std)
+        plain = [j for j in range(len(std)) if j not in reports.censored]
+        parts = [(Gaussian(std=std[plain]), plain)]
+        for quantity, limits in weather.LIMITS.items():
+            own = [j for j, q in reports.censored.items() if q == quantity]
+            limits = {
+                side: (limit - reports.cycle[0, own]) / reports.scale[own]
+                for side, limit in limits.items()
+            }
+            climate = None if readings == "plain" else (0.0, 1.0)
+            parts.append((observe.Censored(std[own], **limits, climate=climate), own))
+        error = observe.Joint(parts)
+        return error if readings == "events" else observe.StandIn(error)
+
+    def _std(self, std) -> np.ndarray:
+        known = self.reports.quantities
         if not isinstance(std, dict):
             raise schema.ConfigError(
-                "observe.std: real sensors need one for each quantity: "
-                f"{', '.join(weather.QUANTITIES)}"
+                f"observe.std: real sensors need one for each quantity: {', '.join(known)}"
             )
-        unknown = sorted(set(std) - set(weather.QUANTITIES))
-        missing = sorted(set(weather.QUANTITIES) - set(std))
+        unknown = sorted(set(std) - set(known))
+        missing = sorted(set(known) - set(std))
         if unknown or missing:
             what = f"unknown variable {unknown[0]!r}" if unknown else f"{missing[0]} is missing"
-            raise schema.ConfigError(
-                f"observe.std: {what}; the data have {', '.join(weather.QUANTITIES)}"
-            )
-        return np.array([std[q] for _ in weather.STATIONS for q in weather.QUANTITIES])
+            raise schema.ConfigError(f"observe.std: {what}; the data have {', '.join(known)}")
+        return np.array([std[q] for _ in weather.STATIONS for q in known])
 
     def _windows(self, lead_in: int):
         test = ~self.reports.training
@@ -110,8 +129,13 @@ class WeatherStations(Problem):
         return np.concatenate(index), np.concatenate(scored), length
 
     @property
+    def added_std(self) -> np.ndarray:
+        """Standard deviation of the error that members in own units lack, `(variable,)`."""
+        return np.where(np.isin(np.arange(len(self.std)), list(self.reports.censored)), 0, self.std)
+
+    @property
     def shape(self):
-        return (len(weather.VARIABLES),)
+        return (len(self.reports.variables),)
 
     @property
     def interval(self):
@@ -119,7 +143,7 @@ class WeatherStations(Problem):
 
     @cached_property
     def _training_states(self) -> np.ndarray:
-        a = self.reports.anomalies[self.reports.training]
+        a = self.reports.states[:, self.reports.training].reshape(-1, *self.shape)
         return a[np.isfinite(a).all(1)]
 
     def ensemble(self, members, key):
@@ -133,8 +157,8 @@ class WeatherStations(Problem):
 
     def model(self, name):
         """The least-squares linear-Gaussian transition of the training pairs."""
-        pairs, anomalies = self.reports.pairs(), self.reports.anomalies
-        now, after = anomalies[pairs], anomalies[pairs + 1]
+        pairs, states = self.reports.pairs(), self.reports.states
+        now, after = (states[:, i].reshape(-1, *self.shape) for i in (pairs, pairs + 1))
         regressors = np.concatenate([now, np.ones((len(now), 1))], 1)
         weights, *_ = np.linalg.lstsq(regressors, after, rcond=None)
         residual = after - regressors @ weights
@@ -149,7 +173,7 @@ class WeatherStations(Problem):
 
     @cached_property
     def references(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Mean and std, `(time, 15)` each, of forecasts that use no other station."""
+        """Mean and std, `(time, variable)` each, of forecasts that use no other station."""
         reports = self.reports
         spread = np.broadcast_to(reports.scale, reports.values.shape)
         filled = np.empty_like(reports.values)
