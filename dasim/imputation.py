@@ -91,7 +91,13 @@ def _fit(x, follows):
     weights = jnp.linalg.solve(moments[: n + 1, : n + 1], cross)
     residual = moments[n + 1 :, n + 1 :] - cross.T @ weights
     inverse = jnp.linalg.inv(residual / (follows.sum() - n - 1))
-    return weights[1:].T, weights[0], inverse, x.mean(0), jnp.linalg.inv(jnp.cov(x.T))
+    return (
+        weights[1:].T,
+        weights[0],
+        inverse,
+        x.mean(0),
+        jnp.linalg.inv(jnp.atleast_2d(jnp.cov(x.T))),
+    )
 
 
 def _draw(x, rows, law, follows, low, high, key):

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import netCDF4
 import numpy as np
@@ -19,6 +20,7 @@ from dasim.imputation import impute
 from dasim.problems import make_problem
 from dasim.reportable import EVENTS, LIMITS, chance, interval, report
 
+KEY = jax.random.key(0)
 STD = {"temp": 0.5, "dewp": 0.5, "u": 2.0, "v": 2.0, "pressure": 0.2, "visib": 0.2, "precip": 0.1}
 
 
@@ -147,7 +149,7 @@ def settings(path, **observe_):
 
 
 def test_a_report_at_its_limit_is_an_event(path):
-    problem = make_problem(schema.Run.model_validate(settings(path)), None)
+    problem = make_problem(schema.Run.model_validate(settings(path)), KEY)
     loaded, k = problem.reports, 3
     event = problem.observation.event(problem.observations[k])
     for name, quantity, at in (("EWR.visib", "visib", 9.5), ("LGA.precip", "precip", 0.005)):
@@ -159,7 +161,7 @@ def test_a_report_at_its_limit_is_an_event(path):
         wanted = norm.logcdf((1 if quantity == "visib" else -1) * 0.1 / std)
         np.testing.assert_allclose(log_z, wanted, rtol=1e-3)
     for readings in ("climate", "plain"):
-        other = make_problem(schema.Run.model_validate(settings(path, readings=readings)), None)
+        other = make_problem(schema.Run.model_validate(settings(path, readings=readings)), KEY)
         assert isinstance(other.observation.error, observe.StandIn)
         gaussian = other.observation.event(problem.observations[k])
         j = loaded.variables.index("EWR.precip")
@@ -171,7 +173,7 @@ def test_readings_are_of_censored_reports(path):
     content["data"]["censored"] = False
     content["observe"]["std"] = {q: STD[q] for q in weather.QUANTITIES}
     with pytest.raises(schema.ConfigError, match="no censored reports; set data.censored"):
-        make_problem(schema.Run.model_validate(content), None)
+        make_problem(schema.Run.model_validate(content), KEY)
 
 
 @pytest.mark.filterwarnings("ignore::dasim.observe.StandInWarning")
@@ -199,3 +201,43 @@ def test_a_run_scores_reports_and_events(path, tmp_path):
     assert table["n"] == scored.sum() and table["frequency"] == wet.mean()
     persistence = scores["withheld_events"]["persistence"]["JFK"]
     assert persistence["visibility under 3 miles"]["n"] == scored.sum()
+
+
+def test_winds_as_they_are_reported(path):
+    """Of a state that is the reports themselves the operator gives the reports."""
+    content = settings(path, wind="reported")
+    problem = make_problem(schema.Run.model_validate(content), KEY)
+    loaded, seen, k = problem.reports, problem.observations, 4
+    operator, index = problem.observation.operator, problem.index[k]
+    c = operator(jnp.nan_to_num(jnp.asarray(loaded.anomalies[index])), seen.time[k])
+    frame = reports()
+    one = frame[frame.origin == "LGA"].iloc[index]
+    u, v = (loaded.variables.index(f"LGA.{q}") for q in "uv")
+    np.testing.assert_allclose(c[u], one.wind_speed, rtol=1e-3)
+    for direction, atol in ((c[v], 0.1), (seen.value[k, v], 1e-3)):
+        apart = (float(direction) - one.wind_dir + 180) % 360 - 180
+        np.testing.assert_allclose(apart, 0, atol=atol)
+    np.testing.assert_allclose(seen.std[k, u], STD["u"], rtol=1e-4)
+    fast = max(float(one.wind_speed), 3.0)
+    np.testing.assert_allclose(seen.std[k, v], np.degrees(STD["v"] / fast), rtol=1e-3)
+    others = [j for j in range(21) if j not in operator.u + operator.v]
+    wanted = np.nan_to_num(loaded.anomalies[index])[others]
+    np.testing.assert_allclose(c[jnp.array(others)], wanted, atol=1e-5)
+
+
+def test_a_calm_is_an_event_without_a_direction(path, tmp_path):
+    frame = reports()
+    path = tmp_path / "weather.csv"
+    frame["wind_speed"] = np.where(frame.index % 2, 0.0, 8.0)
+    frame.to_csv(path, index=False)
+    problem = make_problem(schema.Run.model_validate(settings(path, wind="reported")), KEY)
+    operator, seen = problem.observation.operator, problem.observations
+    u, v = operator.u[0], operator.v[0]
+    calm = np.asarray(seen.value[:, u]) < 1
+    assert calm.any() and not calm.all()
+    np.testing.assert_array_equal(seen.mask[:, v], ~calm)
+    # its slopes are finite even where there is no wind at all
+    own = problem.reports
+    still = -own.cycle[problem.index[0]] / own.scale
+    slopes = jax.jacfwd(lambda x: operator(x, seen.time[0]))(jnp.asarray(still))
+    assert jnp.isfinite(slopes).all()

@@ -49,6 +49,9 @@ class Observe(Section):
         description="what a filter of events makes of censored reports: events, or the Gaussian "
         "stand-in with the climate's moments or plain; other filters take a stand-in anyway",
     )
+    wind: Literal["components", "reported"] = Field(
+        "components", description="of real sensors: as u and v, or as speed and direction"
+    )
 
     @validator(mode="after")
     def _function(self):

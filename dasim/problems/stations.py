@@ -11,6 +11,7 @@ from dasim import config as schema
 from dasim import models, observe, weather
 from dasim.observe import Gaussian, Observation, Select, check_observations
 from dasim.problems.base import Problem, checks, quality
+from dasim.problems.wind import WindReports
 from dasim.transitions import ModelTransition
 from dasim.types import DataError, Key, Observations
 
@@ -52,16 +53,22 @@ class WeatherStations(Problem):
                     f"counts: give more than data.lead_in_hours, {data.lead_in_hours}"
                 )
         values = self.reports.anomalies[self.index]
-        present = np.isfinite(values)
-        self.observation = Observation(
-            Select(range(len(self.reports.variables))),
-            self._error(seen.readings),
-            checks(run),
-        )
+        present, std = np.isfinite(values), None  # the errors' own
+        values = np.where(present, values, 0.0)
+        operator, parts = Select(range(len(self.reports.variables))), self._errors(seen.readings)
+        if seen.wind == "reported":
+            operator = WindReports(self.reports)
+            own = self.reports.values[self.index]
+            values, present, std = operator.as_reported(
+                values, own, present, self.std / self.reports.scale
+            )
+            parts = operator.errors(parts)
+        self.observation = Observation(operator, self._joint(parts, seen.readings), checks(run))
         self.observations = Observations(
             jnp.asarray(self.reports.hours[self.index]),
-            jnp.asarray(np.where(present, values, 0.0)),
+            jnp.asarray(values),
             jnp.asarray(present),
+            None if std is None else jnp.asarray(std),
         )
         check_observations(self.observations, len(self.reports.variables), "weather reports")
         station = np.array([v.split(".")[0] for v in self.reports.variables])
@@ -78,18 +85,17 @@ class WeatherStations(Problem):
         self.masks = np.stack([good & (station != s) for s in self.folds])
         self.station = station
 
-    def _error(self, readings: str) -> observe.AbstractError:
-        """Of anomalies; at a limit a report says no more than that it was passed."""
+    def _errors(self, readings: str) -> list[tuple[observe.AbstractError, list[int]]]:
+        """Of anomalies, by variables; at a limit a report says no more than that it was passed."""
         reports, std = self.reports, self.std / self.reports.scale
         if not reports.censored:
             if readings != "events":
                 raise schema.ConfigError(
                     "observe.readings: there are no censored reports; set data.censored"
                 )
-            return Gaussian(std=std)
         plain = [j for j in range(len(std)) if j not in reports.censored]
         parts = [(Gaussian(std=std[plain]), plain)]
-        for quantity, limits in weather.LIMITS.items():
+        for quantity, limits in weather.LIMITS.items() if reports.censored else ():
             own = [j for j, q in reports.censored.items() if q == quantity]
             limits = {
                 side: (limit - reports.cycle[0, own]) / reports.scale[own]
@@ -97,6 +103,12 @@ class WeatherStations(Problem):
             }
             climate = None if readings == "plain" else (0.0, 1.0)
             parts.append((observe.Censored(std[own], **limits, climate=climate), own))
+        return parts
+
+    @staticmethod
+    def _joint(parts, readings: str) -> observe.AbstractError:
+        if len(parts) == 1:
+            return parts[0][0]
         error = observe.Joint(parts)
         return error if readings == "events" else observe.StandIn(error)
 

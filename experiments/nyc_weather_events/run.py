@@ -27,20 +27,25 @@ from dasim.withheld import event_scores
 
 HERE = Path(__file__).parent
 SCORE = "ConditionalScore"
-# a filter that needs a Gaussian takes the climate's stand-in for an event
-READINGS = {"events": None, "climate": [SCORE], "plain": None}
-ONCE = ("plain",)  # for the first seed alone
+# settings of `observe`, and the methods; one that needs a Gaussian takes the climate's for an event
+VARIANTS = {
+    "events": ({}, None),
+    "climate": ({"readings": "climate"}, [SCORE]),
+    "plain": ({"readings": "plain"}, None),
+    "reported winds": ({"wind": "reported"}, [SCORE, "EnKF-linear"]),
+}
+ONCE = ("plain", "reported winds")  # for the first seed alone
 QUANTITIES = ("visib", "precip")
 OVERALL = ("rmse_analysis", "spread_analysis", "crps_analysis", "coverage_90_analysis")
 
 
-def label(method: str, readings: str) -> str:
-    if readings == "events" and method != SCORE:
-        readings = "climate"
-    return f"{method}, {readings}"
+def label(method: str, variant: str) -> str:
+    if variant == "events" and method != SCORE:
+        variant = "climate"
+    return f"{method}, {variant}"
 
 
-def measure(name, readings, seed, problem, settings, method) -> tuple[dict, dict]:
+def measure(seed, problem, settings, method) -> tuple[dict, dict]:
     """Scores of one run, and the hourly ones of censored quantities and events."""
     with tempfile.TemporaryDirectory() as folder:
         one = MethodRun(method, problem, settings.model_copy(update={"seed": seed}), Path(folder))
@@ -61,22 +66,21 @@ def run_all(seeds: int, work: Path):
     base = schema.read(schema.find_config("nyc-weather-events"), schema.Run, [])
     problems = {}
     for seed in range(seeds):
-        for readings, chosen in READINGS.items():
-            if seed and readings in ONCE:
+        for variant, (changed, chosen) in VARIANTS.items():
+            if seed and variant in ONCE:
                 continue
             for method in base.methods:
                 if chosen is not None and method.name not in chosen:
                     continue
-                name = label(method.name, readings)
+                name = label(method.name, variant)
                 path = work / f"{name.replace(', ', '-')}-{seed}"
                 if path.with_suffix(".json").exists():
                     continue
-                seen = base.observe.model_copy(update={"readings": readings})
+                seen = base.observe.model_copy(update=changed)
                 settings = base.model_copy(update={"observe": seen})
-                if readings not in problems:
-                    problems[readings] = make_problem(settings, jax.random.key(0))
-                problem = problems[readings]
-                entry, hourly = measure(name, readings, seed, problem, settings, method)
+                if variant not in problems:
+                    problems[variant] = make_problem(settings, jax.random.key(0))
+                entry, hourly = measure(seed, problems[variant], settings, method)
                 work.mkdir(parents=True, exist_ok=True)
                 np.savez_compressed(path.with_suffix(".npz"), **hourly)
                 path.with_suffix(".json").write_text(json.dumps(entry))
@@ -180,6 +184,14 @@ def write(summary: dict, persistence: dict, gaps: dict, stations):
             ]  # fmt: skip
             rows.append([name, *cells, f"{mean_over(row, q, 'crps', stations):.{digits}f}"])
         parts[q] = table(head, rows)
+    head = ["method, readings", *(f"{s}: RMSE / CRPS / 90 %" for s in "uv")]
+    rows = []
+    for name, row in summary.items():
+        each = [
+            [mean_over(row, w, k, stations) for k in ("rmse", "crps", "coverage_90")] for w in "uv"
+        ]
+        rows.append([name, *(f"{e:.3f} / {c:.3f} / {b:.3f}" for e, c, b in each)])
+    parts["winds"] = table(head, rows)
     for event in EVENTS:
         head = ["method, readings", *(f"{s}: Brier / skill" for s in stations), "skill"]
         cells = [
