@@ -85,6 +85,8 @@ class Twin(Problem):
         size, seen = int(np.prod(self.dynamics.shape)), run.observe
         if (seen.every is None) == (seen.sites is None):
             raise schema.ConfigError("observe: give exactly one of every and sites")
+        if (seen.readings, seen.wind) != ("events", "components"):
+            raise schema.ConfigError("observe: readings and wind belong to real sensors")
         if isinstance(seen.std, dict) or seen.withhold is not None:
             raise schema.ConfigError(
                 "observe: std by quantity and withhold belong to real sensors; "
