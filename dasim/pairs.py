@@ -8,6 +8,8 @@ import numpy as np
 
 from dasim import config as schema
 from dasim import weather
+from dasim.fields import Grid, Tabulated, noise_process, resample
+from dasim.functions import measured_law
 from dasim.problems import climate, system_transition
 from dasim.transitions import phases
 from dasim.types import Key
@@ -37,16 +39,7 @@ def simulated_pairs(system: schema.System, perturbation: float, key: Key) -> Pai
     transition = system_transition(system)
     size = int(np.prod(transition.shape))
 
-    @jax.jit
-    def bank(key):
-        start = climate(transition, 256, key)
-        sample = jax.vmap(transition.sample, (0, None, 0))
-
-        def step(x, k):
-            x = sample(x, 0.0, jax.random.split(jax.random.fold_in(key, k), len(x)))
-            return x, x
-
-        return jax.lax.scan(step, start, jnp.arange(200))[1].reshape(-1, *transition.shape)
+    bank = _bank(transition)
 
     def drawer(states):
         def draw(states, key, n):
@@ -66,6 +59,65 @@ def simulated_pairs(system: schema.System, perturbation: float, key: Key) -> Pai
         drawer(bank(train_key)),
         held_out,
         f"{described(system)}, ancestors perturbed by up to {perturbation}",
+    )
+
+
+def _bank(transition):
+    """A function of a key to states of the climate, `(51200, *state)`."""
+
+    @jax.jit
+    def bank(key):
+        start = climate(transition, 256, key)
+        sample = jax.vmap(transition.sample, (0, None, 0))
+
+        def step(x, k):
+            x = sample(x, 0.0, jax.random.split(jax.random.fold_in(key, k), len(x)))
+            return x, x
+
+        return jax.lax.scan(step, start, jnp.arange(200))[1].reshape(-1, *transition.shape)
+
+    return bank
+
+
+def field_pairs(system: schema.System, grid: Grid, perturbation: float, key: Key) -> Pairs:
+    """Pairs of fields, simulated on the system's own grid and moved to `grid`.
+
+    Ancestors are perturbed by random fields of the climate's own spectrum, of up to
+    `perturbation` times its standard deviation.
+
+    Raises:
+        ValueError: a grid that is finer than the system's.
+    """
+    transition = system_transition(system)
+    own = transition.model.grid
+    if any(n > m for n, m in zip(grid.shape, own.shape, strict=True)):
+        raise ValueError(
+            f"shape is {grid.shape}, expected no more points than the system's {own.shape}"
+        )
+    train_key, held_key = jax.random.split(key)
+    bank = _bank(transition)
+    states, held = bank(train_key), bank(held_key)
+    anomaly = states - states.mean()
+    law = measured_law(anomaly[:4096], own)
+    law.pop("kind")
+    noise = noise_process(Tabulated(**law), own, anomaly.std())
+
+    def draw(noise, states, key, n):
+        pick, level_key, noise_key, step_key = jax.random.split(key, 4)
+        x = states[jax.random.randint(pick, (n,), 0, len(states))]
+        one_each = (n,) + (1,) * (x.ndim - 1)
+        level = perturbation * jax.random.uniform(level_key, one_each) ** 2
+        x = x + level * jax.vmap(noise.sample)(jax.random.split(noise_key, n))
+        after = jax.vmap(transition.sample, (0, None, 0))(x, 0.0, jax.random.split(step_key, n))
+        moved = jax.vmap(lambda x: resample(x, own, grid).reshape(-1))
+        return moved(x), moved(after)
+
+    held_out = draw(noise, held, jax.random.fold_in(held_key, 1), 4096)
+    return Pairs(
+        jax.tree_util.Partial(draw, noise, states),
+        held_out,
+        f"{described(system)}, on a grid of {grid.shape}; ancestors perturbed by fields of the "
+        f"climate's spectrum, up to {perturbation} of its standard deviation",
     )
 
 

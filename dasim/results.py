@@ -121,10 +121,16 @@ class MethodFile:
             index = file.createVariable(dimension, "i4", (dimension,))
             index.units, index.long_name = "1", f"index of the {dimension}"
             index[:] = np.arange(size)
-        file.createDimension("obs", len(problem.sites))
-        site = file.createVariable("observation_site", "i4", ("obs",))
-        site.units, site.long_name = "1", "index of the observed variable in the flat state"
-        site[:] = problem.sites
+        file.createDimension("obs", len(problem.obs_coords))
+        if problem.sites is not None:
+            site = file.createVariable("observation_site", "i4", ("obs",))
+            site.units, site.long_name = "1", "index of the observed variable in the flat state"
+            site[:] = problem.sites
+        else:
+            file.createDimension("axis", problem.positions.shape[1])
+            place = file.createVariable("observation_position", "f8", ("obs", "axis"))
+            place.units, place.long_name = "1", "position of the sensor in the system's box"
+            place[:] = problem.positions
         self._field(file, "truth", ("time", *self.space), "true state")[:] = problem.truth
         observed = self._field(file, "observation", ("time", "obs"), "observed value")
         mask = problem.masks[0]

@@ -10,9 +10,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from dasim import trajectories
+from dasim import functions, trajectories
 from dasim.covariance import DenseCovariance, DiagonalCovariance
 from dasim.priors.denoisers import EDMDenoiser, MeanNetwork, Standardizer, Whitener, limits
+from dasim.priors.functions import on_grid
 from dasim.priors.networks import MLP, AbstractNetwork, PeriodicConv
 from dasim.priors.schedules import AbstractSchedule, SubVPSchedule, VESchedule, VPSchedule
 from dasim.priors.store import load_arrays, read_header, save_arrays
@@ -238,6 +239,8 @@ def load_prior(path: Path, shape: tuple[int, ...] | None = None, interval: float
                 f"{path}: this is a prior of trajectories; a filter takes one of a transition"
             )
         return trajectories.load_trajectory_prior(path, header), header
+    if header.get("format") == functions.FORMAT:
+        return _load_functions(path, header, shape, interval), header
     if header.get("format") != FORMAT:
         raise DataError(
             f"{path}: format is {header.get('format')!r}, expected {FORMAT!r}: not a prior file"
@@ -248,16 +251,39 @@ def load_prior(path: Path, shape: tuple[int, ...] | None = None, interval: float
     for name in ("shape", "periods"):
         fields[name] = tuple(fields[name])
     spec = PriorSpec(**fields)
-    of = header.get("data", {}).get("description", "another system")
+    of = _described(header)
     if shape is not None and tuple(shape) != spec.shape:
         raise DataError(
             f"{path}: this prior is of {of}, with states of shape {spec.shape}; the run's states "
             f"have shape {tuple(shape)}: choose a prior of this system, or train one"
         )
-    if interval is not None and not math.isclose(interval, spec.interval, rel_tol=1e-6):
-        raise DataError(
-            f"{path}: this prior is of {of}, with interval {spec.interval}; the run's interval is "
-            f"{interval}: choose a prior of this interval, or train one"
-        )
+    _check_interval(path, header, spec.interval, interval)
     transition, _ = load_arrays(path, spec.build(jax.random.key(0)))
     return transition, header
+
+
+def _described(header: dict) -> str:
+    return header.get("data", {}).get("description", "another system")
+
+
+def _check_interval(path: Path, header: dict, own: float | None, wanted: float | None):
+    if wanted is not None and own is not None and not math.isclose(wanted, own, rel_tol=1e-6):
+        raise DataError(
+            f"{path}: this prior is of {_described(header)}, with interval {own}; the run's "
+            f"interval is {wanted}: choose a prior of this interval, or train one"
+        )
+
+
+def _load_functions(path: Path, header: dict, shape, interval):
+    """A prior of functions, on the grid that is asked for."""
+    prior = functions.load_function_prior(path, header)
+    if shape is not None and not isinstance(prior, DiffusionTransition):
+        raise DataError(f"{path}: this prior has no ancestor; a filter takes one of a transition")
+    if isinstance(prior, DiffusionTransition):
+        _check_interval(path, header, prior.interval, interval)
+    if shape is None or tuple(shape) == prior.shape:
+        return prior
+    try:
+        return on_grid(prior, tuple(shape))
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None

@@ -6,7 +6,13 @@ from pathlib import Path
 import jax
 
 from dasim import config as schema
-from dasim.pairs import Pairs, described, simulated_pairs, weather_pairs
+from dasim.functions import (
+    FunctionSpec,
+    OperatorSpec,
+    save_function_prior,
+    train_function_prior,
+)
+from dasim.pairs import Pairs, described, field_pairs, simulated_pairs, weather_pairs
 from dasim.priors.store import GO_ON, writing
 from dasim.priors.train import FitSettings
 from dasim.problems import find_prior, system_transition
@@ -19,7 +25,9 @@ from dasim.trajectories import (
 )
 from dasim.weather import DAY, YEAR, quantities, variables
 
-RINGS = "lorenz96", "kuramoto-sivashinsky"  # whose variables all have one law
+# whose variables all have one law
+NETWORKS = "mean", "residual"
+RINGS = "lorenz96", "kuramoto-sivashinsky", "burgers", "korteweg-de-vries"
 
 
 def train(
@@ -36,6 +44,8 @@ def train(
     key = jax.random.key(settings.seed)
     if settings.window is not None:
         return _train_window(settings, path, checkpoint, report, key)
+    if settings.functions is not None:
+        return _train_functions(settings, path, checkpoint, report, key)
     networks = {
         "mean": NetworkSpec(**settings.mean.model_dump()),
         "residual": NetworkSpec(**settings.residual.model_dump()),
@@ -71,6 +81,7 @@ def train(
 
 def _header(settings: schema.Train, description: str, figures: dict) -> dict:
     strange = None if settings.window is None else schema.OF_TRANSITIONS
+    strange = schema.OF_VECTORS if settings.functions is not None else strange
     return {
         "name": settings.name,
         "config": settings.model_dump(mode="json", exclude_none=True, exclude=strange),
@@ -108,4 +119,43 @@ def _train_window(settings: schema.Train, path: Path, checkpoint, report, key) -
     header = _header(settings, what, figures)
     with writing(path, GO_ON):
         save_trajectory_prior(path, prior, spec, header)
+    return header
+
+
+def _train_functions(settings: schema.Train, path: Path, checkpoint, report, key) -> dict:
+    asked, transition = settings.functions, system_transition(settings.system)
+    grid = transition.model.grid
+    if grid is None:
+        raise schema.ConfigError(
+            f"functions: the states of {settings.system.kind} are no field on a grid"
+        )
+    shape = asked.shape or grid.shape
+    networks = {name: OperatorSpec(**getattr(asked, name).model_dump()) for name in NETWORKS}
+    spec = FunctionSpec(
+        shape,
+        grid.lengths,
+        interval=transition.interval,
+        inner=asked.inner or shape,
+        whitened=asked.whitened,
+        schedule=settings.schedule,
+        **networks,
+    )
+    try:
+        spec.build(key)
+        pairs = field_pairs(settings.system, spec.grid, settings.perturbation, key)
+    except ValueError as error:
+        raise schema.ConfigError(f"functions: {error}") from None
+    prior, spec, figures = train_function_prior(
+        spec,
+        pairs.draw,
+        pairs.held_out,
+        jax.random.fold_in(key, 1),
+        FitSettings(**settings.fit_residual.model_dump()),
+        FitSettings(**settings.fit_mean.model_dump()),
+        checkpoint,
+        report,
+    )
+    header = _header(settings, pairs.description, figures)
+    with writing(path, GO_ON):
+        save_function_prior(path, prior, spec, header)
     return header

@@ -216,7 +216,7 @@ def test_a_site_out_of_range(tmp_path):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("observe.sites=[1]", ["observe", "exactly one of every and sites"]),
+        ("observe.sites=[1]", ["observe", "exactly one of every, sites and positions"]),
         ("observe.std={temp: 1.0}", ["observe", "std"]),
         ("system.interval=0.12", ["system.interval", "0.12", "0.05"]),
         ("methods.0.transition=linear", ["linear", "twin"]),

@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 from scipy.integrate import solve_ivp
+from scipy.special import ive
 
 from dasim import config as schema
 from dasim.localization import gaspari_cohn
 from dasim.models import (
     ETDRK4,
+    Burgers,
     DoublePendulum,
     FitzHughNagumo,
     KolmogorovFlow,
+    KortewegDeVries,
     KuramotoSivashinsky,
     LinearGaussian,
     Lorenz63,
@@ -64,8 +67,11 @@ def solve(tendency, x, time):
 # exponential time differencing
 
 
-def test_the_linear_part_is_exact():
-    linear = np.array([0.0, 0.3, -1.0, -1e4])
+@pytest.mark.parametrize(
+    "linear", [[0.0, 0.3, -1.0, -1e4], [0j, 0.3j, -1 - 2j, 1e3j]], ids=["real", "complex"]
+)
+def test_the_linear_part_is_exact(linear):
+    linear = np.array(linear)
     v = jnp.asarray([1.0 + 2j, -1j, 2.0, 3.0])
     force = np.array([1.0, 0.5, 2j, -1.0])
     got = ETDRK4(linear, 0.5).step(v, zero(), lambda v, t: 0 * v)
@@ -82,8 +88,10 @@ def test_without_a_linear_part_it_is_the_runge_kutta_scheme():
     np.testing.assert_allclose(got, expected, rtol=1e-14)
 
 
-def test_it_is_of_fourth_order():
-    linear, v = np.array([0.5, -1.0, -8.0]), jnp.asarray([1.0, 0.5, -0.3])
+@pytest.mark.parametrize("linear", [[0.5, -1.0, -8.0], [0.5j, -3j, 8j]], ids=["real", "imaginary"])
+def test_it_is_of_fourth_order(linear):
+    linear = np.array(linear)
+    v = jnp.asarray([1.0, 0.5, -0.3], linear.dtype)
     nonlinear = lambda v, t: jnp.roll(v, 1) * jnp.roll(v, -1) + jnp.cos(3 * t)
     tendency = jax.jit(lambda t, v: linear * v + nonlinear(v, t))
     reference = solve(lambda t, v: np.asarray(tendency(t, v)), v, 1.0)
@@ -99,10 +107,14 @@ def test_it_is_of_fourth_order():
 def test_it_computes_in_the_precision_of_the_state():
     v = jnp.ones(2, jnp.float32)
     assert ETDRK4(np.zeros(2), 0.1).step(v, 0.0, lambda v, t: v).dtype == jnp.float32
+    v = jnp.ones(2, jnp.complex64)
+    for linear in (np.zeros(2), np.zeros(2, complex)):
+        assert ETDRK4(linear, 0.1).step(v, 0.0, lambda v, t: v).dtype == jnp.complex64
     with jax.enable_x64(False):
-        model = KuramotoSivashinsky(16, 22.0)
-        assert model.scheme.first.dtype == jnp.float32
-        assert model.step(model.start(jax.random.key(0)), zero(), None).dtype == jnp.float32
+        for make, kind in ((KuramotoSivashinsky, jnp.float32), (KortewegDeVries, jnp.complex64)):
+            model = make(16, 22.0)
+            assert model.scheme.first.dtype == kind
+            assert model.step(model.start(jax.random.key(0)), zero(), None).dtype == jnp.float32
 
 
 # Kuramoto-Sivashinsky
@@ -140,6 +152,101 @@ def test_ks_climate():
     assert np.abs(states.mean(-1)).max() < 1e-10
     slope = np.diff(states, axis=-1).std() / (32 * np.pi / 128)
     assert 0.5 < slope / states.std() < 1  # the wavenumber of the cells is near 1 / sqrt(2)
+
+
+# Burgers, and Korteweg and de Vries
+
+
+def cut(size):
+    """Matrix that takes away the modes beyond a third of the grid."""
+    kept = 3 * np.abs(np.fft.fftfreq(size, 1 / size)) < size
+    return np.fft.ifft(kept[:, None] * np.fft.fft(np.eye(size), axis=0), axis=0).real
+
+
+def burgers_tendency(size, length, viscosity, forcing):
+    d1, d2, p = derivative(size, length, 1), derivative(size, length, 2), cut(size)
+    return lambda t, u: -d1 @ p @ (p @ u) ** 2 / 2 + viscosity * d2 @ u + forcing
+
+
+def kdv_tendency(size, length, dispersion):
+    d1, d3, p = derivative(size, length, 1), derivative(size, length, 3), cut(size)
+    return lambda t, u: -3 * d1 @ p @ (p @ u) ** 2 - dispersion * d3 @ u
+
+
+def test_burgers_against_cole_and_hopf():
+    # u = U - 2 nu p_x / p, p_t + U p_x = nu p_xx, from u = U + a sin k x: p = exp(r cos k x), whose
+    # coefficients are Bessel functions of r = a / (2 nu k)
+    length, viscosity, mean, a, n = 4 * np.pi, 1.0, 0.7, 2.0, np.arange(1, 60)
+    k = 2 * np.pi / length
+    x = length * np.arange(64) / 64
+
+    def exact(t):
+        coefficients = ive(n, a / (2 * viscosity * k)) * np.exp(-viscosity * (n * k) ** 2 * t)
+        angle = k * np.outer(x - mean * t, n)
+        p = ive(0, a / (2 * viscosity * k)) + 2 * np.cos(angle) @ coefficients
+        return mean + 4 * viscosity * k * np.sin(angle) @ (n * coefficients) / p
+
+    np.testing.assert_allclose(exact(0.0), mean + a * np.sin(k * x), atol=1e-13)
+    model = Burgers(64, length, viscosity, dt=0.01)
+    got = np.asarray(advance(model, exact(0.0), 150))
+    np.testing.assert_allclose(got, exact(1.5), atol=3e-8)  # what 64 points resolve
+    np.testing.assert_allclose(got.mean(), mean, rtol=1e-13)
+
+
+def test_a_forcing_keeps_a_wave_up():
+    x = 2 * np.pi * np.arange(32) / 32
+    model = Burgers(32, viscosity=0.3, forcing=np.sin(2 * x) / 2 + 0.3 * np.sin(x))
+    np.testing.assert_allclose(advance(model, np.sin(x)), np.sin(x), atol=1e-14)
+
+
+def solitons(x, t, length, *speeds):
+    """2 (log f)_xx of Hirota (1971) for one soliton from 0, or one that overtakes another's 5."""
+    k, images = np.sqrt(speeds), np.add.outer(length * np.arange(-1, 3), x)
+    phase = [k[i] * (images - 5 * i - speeds[i] * t) for i in range(len(k))]
+    terms = [(1.0, 0.0, 0 * images)] + [(1.0, k[i], phase[i]) for i in range(len(k))]
+    if len(k) == 2:
+        terms.append((((k[0] - k[1]) / (k[0] + k[1])) ** 2, k[0] + k[1], phase[0] + phase[1]))
+    f, slope, bend = (sum(a * m**n * np.exp(e) for a, m, e in terms) for n in range(3))
+    return np.sum(2 * (f * bend - slope**2) / f**2, 0)
+
+
+@pytest.mark.parametrize(
+    ("speeds", "tolerance"), [((4.0,), 1e-6), ((9.0, 4.0), 1e-3)], ids=["one", "two"]
+)
+def test_solitons_keep_their_shape_and_their_speed(speeds, tolerance):
+    x = 20 * np.arange(128) / 128
+    start, end = (solitons(x, t, 20.0, *speeds) for t in (0.0, 2.0))
+    if len(speeds) == 1:  # from 0 to 8, with its image at the other end
+        np.testing.assert_allclose(end, 2 / np.cosh(x - 8) ** 2, atol=1e-6)
+    got = np.asarray(advance(KortewegDeVries(), start, 1000))
+    np.testing.assert_allclose(got, end, atol=tolerance * end.max())
+    np.testing.assert_allclose(got.mean(), start.mean(), rtol=1e-13)
+    np.testing.assert_allclose((got**2).mean(), (start**2).mean(), rtol=0.1 * tolerance)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda n: Burgers(n, viscosity=0.5), lambda n: KortewegDeVries(n, dispersion=20.0)],
+    ids=["burgers", "korteweg-de-vries"],
+)
+def test_a_finer_grid_has_the_same_values(make):
+    models = make(64), make(128)
+    coarse, fine = (model.start(jax.random.key(5)) for model in models)
+    np.testing.assert_allclose(coarse, fine[::2], atol=1e-14)
+    np.testing.assert_allclose([coarse.mean(), coarse.std()], [0, 1], atol=1e-14)
+    after, finer = (advance(m, x, 50) for m, x in zip(models, (coarse, fine), strict=True))
+    assert np.abs(after - coarse).max() > 1
+    np.testing.assert_allclose(after, finer[::2], atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "model", [Burgers(48), KortewegDeVries(48)], ids=["burgers", "korteweg-de-vries"]
+)
+def test_advection_makes_no_energy(model):
+    u = RNG.normal(size=48)
+    got = np.fft.irfft(model.nonlinear(jnp.fft.rfft(jnp.asarray(u)), 0.0))
+    assert np.abs(got).max() > 1
+    assert abs(u @ got) < 1e-13 * np.abs(u) @ np.abs(got)  # not so where modes alias
 
 
 # the low-order models
@@ -259,12 +366,15 @@ def test_the_flow_of_the_defaults_is_chaotic_and_resolved():
 
 # every model
 
+FORCING = np.sin(np.arange(16.0))
 SMALL = {
     "lorenz63": Lorenz63(),
     "lorenz84": Lorenz84(),
     "lorenz96": Lorenz96(6),
     "lorenz96-two-scale": TwoScaleLorenz96(4, 3),
     "kuramoto-sivashinsky": KuramotoSivashinsky(16, 22.0),
+    "burgers": Burgers(16, viscosity=0.1, forcing=FORCING),
+    "korteweg-de-vries": KortewegDeVries(16),
     "kolmogorov": KolmogorovFlow(**FLOW),
     "fitzhugh-nagumo": FitzHughNagumo(),
     "double-pendulum": DoublePendulum(),
@@ -280,6 +390,12 @@ SMALL = {
         (DoublePendulum, 0.25, None),
         (lambda dt: TwoScaleLorenz96(4, 3, dt=dt), 0.03, None),
         (lambda dt: KuramotoSivashinsky(16, 30.0, dt), 1.0, ks_tendency(16, 30.0)),
+        (
+            lambda dt: Burgers(16, 5.0, 0.1, dt, FORCING),
+            0.5,
+            burgers_tendency(16, 5.0, 0.1, FORCING),
+        ),
+        (lambda dt: KortewegDeVries(16, 9.0, 0.5, dt), 0.2, kdv_tendency(16, 9.0, 0.5)),
         (lambda dt: KolmogorovFlow(**FLOW, dt=dt), 0.5, flow_tendency),
     ],
     ids=[
@@ -288,6 +404,8 @@ SMALL = {
         "double-pendulum",
         "lorenz96-two-scale",
         "kuramoto-sivashinsky",
+        "burgers",
+        "korteweg-de-vries",
         "kolmogorov",
     ],
 )
@@ -327,6 +445,7 @@ def test_coordinates():
         two.coords[:, 0], [0, 1, 2, 3] + [k + s for k in range(4) for s in (-0.25, 0.25)]
     )
     assert two.period == (4.0,)
+    assert Burgers(16).period == (16.0,) and KortewegDeVries(16).period == (16.0,)
     flow = KolmogorovFlow(**FLOW)
     field = jnp.arange(256).reshape(16, 16)
     assert flow.period == (16.0, 16.0)
@@ -368,6 +487,21 @@ def test_refusals():
         KuramotoSivashinsky(length=0)
     with pytest.raises(ValueError, match="dt is 0"):
         KuramotoSivashinsky(dt=0)
+    for model in (Burgers, KortewegDeVries):
+        with pytest.raises(ValueError, match=f"{model.__name__} has 7 points, expected at least 8"):
+            model(7)
+        with pytest.raises(ValueError, match="length -1 and .*, expected positive ones"):
+            model(length=-1)
+        with pytest.raises(ValueError, match="dt is 0"):
+            model(dt=0)
+    with pytest.raises(ValueError, match="viscosity 0, expected positive ones"):
+        Burgers(viscosity=0)
+    with pytest.raises(ValueError, match=r"forcing has shape \(15,\), expected \(16,\)"):
+        Burgers(16, forcing=np.zeros(15))
+    with pytest.raises(ValueError, match="dispersion 0, expected positive ones"):
+        KortewegDeVries(dispersion=0)
+    with pytest.raises(ValueError, match="v is of float64, expected complex numbers"):
+        ETDRK4(np.array([1j]), 0.1).step(jnp.ones(1), 0.0, lambda v, t: v)
     with pytest.raises(ValueError, match="slow is 3, expected at least 4"):
         TwoScaleLorenz96(3)
     with pytest.raises(ValueError, match="fast is 0, expected at least 1"):

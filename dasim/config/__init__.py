@@ -9,7 +9,9 @@ from dasim.config.reading import configs_folder as configs_folder
 from dasim.config.reading import find_config as find_config
 from dasim.config.reading import read as read
 from dasim.config.runs import OF_TRANSITIONS as OF_TRANSITIONS
+from dasim.config.runs import OF_VECTORS as OF_VECTORS
 from dasim.config.runs import NYCWeather as NYCWeather
+from dasim.config.runs import Observe as Observe
 from dasim.config.runs import Run as Run
 from dasim.config.runs import Train as Train
 from dasim.config.section import NAME as NAME

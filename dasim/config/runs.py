@@ -36,6 +36,9 @@ class Observe(Section):
 
     every: PositiveInt | None = None
     sites: list[Annotated[int, Field(ge=0)]] | None = Field(None, min_length=1)
+    positions: list[float | list[float]] | None = Field(
+        None, min_length=1, description="of sensors in the box of a system that is a field"
+    )
     function: Literal["identity", "arctan", "abs", "square"] = "identity"
     shift: float = Field(0.0, description="the function is applied to (x - shift) / scale")
     scale: PositiveFloat = 1.0
@@ -184,8 +187,32 @@ class Window(Section):
     fit: Fit = Fit()
 
 
+class Operator(Section):
+    """An operator network; see `dasim.functions.OperatorSpec`."""
+
+    modes: tuple[PositiveInt, ...] = Field(min_length=1)
+    channels: PositiveInt = 24
+    depth: PositiveInt = 3
+    located: bool = False
+
+
+class Functions(Section):
+    """The prior of a transition of fields, for every grid; see `dasim.functions`."""
+
+    shape: tuple[PositiveInt, ...] | None = Field(
+        None, description="grid of the training; the system's own if left out"
+    )
+    inner: tuple[PositiveInt, ...] | None = Field(
+        None, description="grid of the networks' features; that of the training if left out"
+    )
+    mean: Operator
+    residual: Operator
+    whitened: bool = False
+
+
 # settings of `Train` that have no meaning for a window
 OF_TRANSITIONS = {"mean", "residual", "start", "fit_mean", "fit_residual", "perturbation"}
+OF_VECTORS = {"mean", "residual", "start"}
 
 
 class Train(Sourced):
@@ -197,10 +224,22 @@ class Train(Sourced):
     residual: Network = Network()
     schedule: Literal["ve", "vp", "sub-vp"] = "ve"
     window: Window | None = None
+    functions: Functions | None = None
     start: str | None = Field(None, description="a prior from whose weights the mean starts")
     fit_mean: Fit = Fit()
     fit_residual: Fit = Fit()
     perturbation: float = Field(1.0, ge=0, description="largest noise added to simulated ancestors")
+
+    @validator(mode="after")
+    def _of_functions(self):
+        if self.functions is None:
+            return self
+        stray = sorted(OF_VECTORS & self.model_fields_set)
+        if stray:
+            raise ValueError(f"{stray[0]} belongs to the prior of vectors, not to one of functions")
+        if self.system is None or self.window is not None:
+            raise ValueError("functions: a prior of functions is trained on a system's transition")
+        return self
 
     @validator(mode="after")
     def _of_one_kind(self):

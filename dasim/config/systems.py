@@ -75,6 +75,26 @@ class KuramotoSivashinskySystem(SystemSection):
     dt: PositiveFloat = 0.5
 
 
+class BurgersSystem(SystemSection):
+    """The viscous equation of Burgers, without a forcing."""
+
+    kind: Literal["burgers"]
+    size: int = Field(128, ge=8)
+    length: PositiveFloat = 2 * math.pi
+    viscosity: PositiveFloat = 0.05
+    dt: PositiveFloat = 0.01
+
+
+class KortewegDeVriesSystem(SystemSection):
+    """The equation of Korteweg and de Vries."""
+
+    kind: Literal["korteweg-de-vries"]
+    size: int = Field(128, ge=8)
+    length: PositiveFloat = 20.0
+    dispersion: PositiveFloat = 1.0
+    dt: PositiveFloat = 0.002
+
+
 class KolmogorovSystem(SystemSection):
     """Kolmogorov flow."""
 
@@ -111,6 +131,8 @@ System = Annotated[
     | Lorenz84System
     | TwoScaleLorenz96System
     | KuramotoSivashinskySystem
+    | BurgersSystem
+    | KortewegDeVriesSystem
     | KolmogorovSystem
     | FitzHughNagumoSystem
     | DoublePendulumSystem,

@@ -238,6 +238,6 @@ def guide(
             return condition(xhat, v, apply, event, constraint, iterations, cap)
 
     def correct(y, s):
-        return cov.sqrt(denoiser.correction(cov.whiten(y), s, cond))
+        return denoiser.drift(y, s, cond)
 
     return transport(noise, mean, solve(mean, 1.0), solve, levels, correct).reshape(x.shape)

@@ -2,10 +2,12 @@
 
 from dasim.models.base import AbstractModel as AbstractModel
 from dasim.models.base import integrate as integrate
+from dasim.models.burgers import Burgers as Burgers
 from dasim.models.double_pendulum import DoublePendulum as DoublePendulum
 from dasim.models.etd import ETDRK4 as ETDRK4
 from dasim.models.fitzhugh_nagumo import FitzHughNagumo as FitzHughNagumo
 from dasim.models.kolmogorov import KolmogorovFlow as KolmogorovFlow
+from dasim.models.korteweg_de_vries import KortewegDeVries as KortewegDeVries
 from dasim.models.kuramoto_sivashinsky import KuramotoSivashinsky as KuramotoSivashinsky
 from dasim.models.linear import LinearGaussian as LinearGaussian
 from dasim.models.lorenz63 import Lorenz63 as Lorenz63

@@ -11,14 +11,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dasim.covariance import AbstractCovariance
+from dasim.fields import Grid
 from dasim.types import Key, State
 
 
 class AbstractModel(eqx.Module):
     """A discrete-time dynamical system.
 
-    `start`, `spin_up`, `coords` and `period` have defaults, which a model with a geometry or a
-    scale of its own replaces.
+    `start`, `spin_up`, `coords`, `period` and `grid` have defaults, which a model with a geometry
+    or a scale of its own replaces.
 
     Attributes:
         dt: length of one step, in model time units.
@@ -53,6 +54,11 @@ class AbstractModel(eqx.Module):
     @property
     def period(self) -> tuple[float, ...] | None:
         """Length of each axis of `coords`, which closes on itself; None where none does."""
+        return None
+
+    @property
+    def grid(self) -> Grid | None:
+        """Where the state is, if it is a field on a grid of a box; None for other states."""
         return None
 
 

@@ -1,4 +1,4 @@
-r"""Exponential time differencing for v' = L v + N(v, t) with a diagonal L.
+r"""Exponential time differencing for v' = L v + N(v, t) with a diagonal L, real or complex.
 
 The fourth-order Runge-Kutta scheme of Cox and Matthews (2002), eqs. 26-29: with h the step,
 
@@ -28,6 +28,9 @@ Nonlinear = Callable[[Inexact[Array, "..."], Float[Array, ""]], Inexact[Array, "
 class ETDRK4(eqx.Module):
     """The scheme for one L and one step.
 
+    The coefficients are real for a real L, as of diffusion, and complex for a complex one, as of
+    waves: then v is complex, too.
+
     Attributes:
         dt: length of a step.
         decay, half_decay: e^(hL) and e^(hL/2), of the shape of L.
@@ -36,30 +39,32 @@ class ETDRK4(eqx.Module):
     """
 
     dt: float
-    decay: Float[Array, "..."]
-    half_decay: Float[Array, "..."]
-    stage: Float[Array, "..."]
-    first: Float[Array, "..."]
-    middle: Float[Array, "..."]
-    last: Float[Array, "..."]
+    decay: Inexact[Array, "..."]
+    half_decay: Inexact[Array, "..."]
+    stage: Inexact[Array, "..."]
+    first: Inexact[Array, "..."]
+    middle: Inexact[Array, "..."]
+    last: Inexact[Array, "..."]
 
     def __init__(self, linear: np.ndarray, dt: float):
         """The coefficients, computed in double precision.
 
         Args:
-            linear: the real diagonal of L, of the shape of v or one that broadcasts to it.
+            linear: the diagonal of L, of the shape of v or one that broadcasts to it.
 
         Raises:
             ValueError: a dt that is not positive.
         """
         self.dt = check_dt(dt)
-        h = self.dt * np.asarray(linear, np.float64)
+        number = complex if np.iscomplexobj(linear) else float
+        h = self.dt * np.asarray(linear, number)
         circle = np.exp(2j * np.pi * (np.arange(CONTOUR_POINTS) + 0.5) / CONTOUR_POINTS)
         z = h[..., None] + circle
         e = np.exp(z)
-        mean = lambda f: jnp.asarray(self.dt * f.mean(-1).real, float)
-        self.decay = jnp.asarray(np.exp(h), float)
-        self.half_decay = jnp.asarray(np.exp(h / 2), float)
+        part = np.asarray if number is complex else np.real
+        mean = lambda f: jnp.asarray(self.dt * part(f.mean(-1)), number)
+        self.decay = jnp.asarray(np.exp(h), number)
+        self.half_decay = jnp.asarray(np.exp(h / 2), number)
         self.stage = mean((np.exp(z / 2) - 1) / z)
         self.first = mean((-4 - z + e * (4 - 3 * z + z**2)) / z**3)
         self.middle = mean((2 + z + e * (z - 2)) / z**3)
@@ -68,8 +73,16 @@ class ETDRK4(eqx.Module):
     def step(
         self, v: Inexact[Array, "..."], t: Float[Array, ""] | float, nonlinear: Nonlinear
     ) -> Inexact[Array, "..."]:
-        """v at t + dt given v at t, in the precision of v; N is `nonlinear(v, t)`."""
-        cast = lambda coefficient: coefficient.astype(v.real.dtype)
+        """v at t + dt given v at t, in the precision of v; N is `nonlinear(v, t)`.
+
+        Raises:
+            ValueError: a complex L and a real v.
+        """
+        waves = jnp.iscomplexobj(self.decay)
+        if waves and not jnp.iscomplexobj(v):
+            raise ValueError(f"v is of {v.dtype}, expected complex numbers as L is complex")
+        number = v.dtype if waves else v.real.dtype
+        cast = lambda coefficient: coefficient.astype(number)
         half, stage = cast(self.half_decay), cast(self.stage)
         middle = t + self.dt / 2
         n_v = nonlinear(v, t)

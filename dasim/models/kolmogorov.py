@@ -3,7 +3,9 @@ r"""Kolmogorov flow: two-dimensional turbulence on [0, 2 pi]^2, periodic, driven
 The velocity is forced by (sin k y, 0) and damped by viscosity and a linear drag, so that the
 vorticity w = v_x - u_y obeys
 
-    w_t = -(u w_x + v w_y) + (1 / Re) (w_xx + w_yy) - drag w - k cos(k y).
+    w_t = -(u w_x + v w_y) + (1 / Re) (w_xx + w_yy) - drag w - k cos(k y),
+
+or by any other field in the place of -k cos(k y).
 
 The advection is computed from products of velocities (Basdevant 1983),
 
@@ -14,11 +16,14 @@ products (Orszag 1971): it has no aliasing errors and conserves energy and enstr
 and drag are integrated exactly, the rest by exponential time differencing.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
+from dasim.fields import Grid
 from dasim.models.base import AbstractModel
 from dasim.models.etd import ETDRK4
 
@@ -29,6 +34,7 @@ class KolmogorovFlow(AbstractModel):
     Attributes:
         reynolds: Re, the inverse of the viscosity.
         wavenumber: k of the forcing.
+        forcing: what drives the vorticity in its place, `(size, size)`; None for the sine.
         drag: rate at which the largest scales are damped.
     """
 
@@ -37,6 +43,7 @@ class KolmogorovFlow(AbstractModel):
     wavenumber: int
     drag: float
     dt: float
+    forcing: Float[Array, "x y"] | None
     scheme: ETDRK4
 
     def __init__(
@@ -46,13 +53,16 @@ class KolmogorovFlow(AbstractModel):
         wavenumber: int = 4,
         drag: float = 0.1,
         dt: float = 0.02,
+        forcing: Float[Array, "x y"] | None = None,
     ):
         """See the class.
 
         Raises:
             ValueError: a grid too coarse for the forcing, a Reynolds number or a dt that is not
-                positive, or a negative drag.
+                positive, a negative drag, or a forcing that is not on the grid.
         """
+        if forcing is not None and forcing.shape != (size, size):
+            raise ValueError(f"forcing has shape {forcing.shape}, expected {(size, size)}")
         if wavenumber < 1 or 3 * wavenumber >= size:
             raise ValueError(
                 f"wavenumber is {wavenumber}, expected at least 1 and less than a third of the "
@@ -64,7 +74,7 @@ class KolmogorovFlow(AbstractModel):
                 "that is not negative"
             )
         self.size, self.reynolds, self.wavenumber = size, float(reynolds), wavenumber
-        self.drag = float(drag)
+        self.drag, self.forcing = float(drag), forcing
         k, l = self.wavenumbers
         self.scheme = ETDRK4(-(k**2 + l**2) / self.reynolds - self.drag, dt)
         self.dt = self.scheme.dt
@@ -76,6 +86,10 @@ class KolmogorovFlow(AbstractModel):
     @property
     def coords(self):
         return np.indices(self.shape, float).reshape(2, -1).T
+
+    @property
+    def grid(self):
+        return Grid(self.shape, (2 * math.pi, 2 * math.pi))
 
     @property
     def period(self):
@@ -107,6 +121,8 @@ class KolmogorovFlow(AbstractModel):
         a, b = jnp.fft.irfft2(velocity, self.shape)
         ab, difference = jnp.fft.rfft2(jnp.stack([a * b, b**2 - a**2]))
         advection = real((l**2 - k**2) * kept) * ab - real(k * l * kept) * difference
+        if self.forcing is not None:
+            return jnp.fft.rfft2(self.forcing.astype(v.real.dtype)) - advection
         force = np.zeros(v.shape)
         force[0, self.wavenumber] = -self.wavenumber * self.size**2 / 2
         return real(force) - advection

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
+from dasim.fields import Grid
 from dasim.models.base import AbstractModel
 from dasim.models.etd import ETDRK4
 
@@ -49,6 +50,10 @@ class KuramotoSivashinsky(AbstractModel):
     @property
     def spin_up(self):
         return 150.0
+
+    @property
+    def grid(self):
+        return Grid((self.size,), (self.length,))
 
     @property
     def period(self):

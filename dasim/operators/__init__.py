@@ -11,6 +11,8 @@ from dasim.operators.base import TimeMean as TimeMean
 from dasim.operators.blackbox import BlackBox as BlackBox
 from dasim.operators.blackbox import WithDerivative as WithDerivative
 from dasim.operators.checks import check_operator as check_operator
+from dasim.operators.fields import FieldMeans as FieldMeans
+from dasim.operators.fields import FieldValues as FieldValues
 from dasim.operators.functions import Log as Log
 from dasim.operators.functions import Power as Power
 from dasim.operators.functions import RadialVelocity as RadialVelocity

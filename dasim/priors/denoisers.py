@@ -39,11 +39,21 @@ class AbstractDenoiser(eqx.Module):
     def correction(self, v: Float[Array, " n"], sigma, cond) -> Float[Array, " n"]:
         """F at v = C^(-1/2) (z - m) / sqrt(1 + sigma^2); zero for a Gaussian prior."""
 
+    @property
+    def colored(self) -> bool:
+        """Whether `drift` is what it computes, and `correction` what follows from it."""
+        return False
+
+    def drift(self, w: Float[Array, " n"], sigma, cond) -> Float[Array, " n"]:
+        """C^(1/2) F at w = C^(1/2) v, in the state's own units."""
+        c = self.cov(cond)
+        return c.sqrt(self.correction(c.whiten(w), sigma, cond))
+
     def __call__(self, z: Float[Array, " n"], sigma, cond=None) -> Float[Array, " n"]:
         """E[x | z = x + sigma C^(1/2) noise, cond]."""
-        m, c, root = self.mean(cond), self.cov(cond), jnp.sqrt(1 + sigma**2)
-        v = c.whiten(z - m) / root
-        return m + c.sqrt(v + sigma * self.correction(v, sigma, cond)) / root
+        m, root = self.mean(cond), jnp.sqrt(1 + sigma**2)
+        w = (z - m) / root
+        return m + (w + sigma * self.drift(w, sigma, cond)) / root
 
 
 class GaussianDenoiser(AbstractDenoiser):

@@ -7,8 +7,11 @@ v = C^(-1/2) (z - m) / sqrt(1 + s^2) and the angle a = arctan(s), is
 
 with F the network of `dasim.priors.denoisers`. It is zero for a Gaussian prior: any number of
 steps is exact for it, and the solver (Adams-Bashforth of second order with variable steps, one
-network call a step) integrates only what is not Gaussian.
+network call a step) integrates only what is not Gaussian. A denoiser of functions is integrated
+in w = C^(1/2) v, which is a function too: nothing is divided by C.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -34,20 +37,36 @@ def flow(
     """
     mean, cov = denoiser.mean(cond), denoiser.cov(cond)
     levels = schedule.levels(n_steps).astype(mean.dtype)
-    v = noise.astype(mean.dtype)
+    v, slope_of = noise.astype(mean.dtype), denoiser.correction
+    if denoiser.colored:
+        v, slope_of = cov.sqrt(v), denoiser.drift
+
+    v = integrated(lambda v, s: slope_of(v, s, cond), levels, v)
+    return mean + (v if denoiser.colored else cov.sqrt(v))
+
+
+def integrated(
+    correction: Callable[[Float[Array, " n"], Float[Array, ""]], Float[Array, " n"]],
+    levels: Float[Array, " level"],
+    v: Float[Array, " n"],
+) -> Float[Array, " n"]:
+    """v taken from the first of some decreasing levels to the last, one call fewer than levels.
+
+    Args:
+        correction: function of v and the level.
+    """
 
     def step(carry, level_and_change):
         v, last, last_change = carry
         s, change = level_and_change
-        slope = -denoiser.correction(v, s, cond)
+        slope = -correction(v, s)
         ratio = change / last_change
         v = v + change * (slope + 0.5 * ratio * (slope - last))
         return (v, slope, change), None
 
     # an infinite last change makes the first step one of Euler
-    start = (v, jnp.zeros_like(v), jnp.asarray(jnp.inf, mean.dtype))
-    (v, _, _), _ = jax.lax.scan(step, start, (levels[:-1], jnp.diff(jnp.arctan(levels))))
-    return mean + cov.sqrt(v)
+    start = (v, jnp.zeros_like(v), jnp.asarray(jnp.inf, v.dtype))
+    return jax.lax.scan(step, start, (levels[:-1], jnp.diff(jnp.arctan(levels))))[0][0]
 
 
 def sample(

@@ -23,8 +23,10 @@ class WeatherStations(Problem):
 
     def __init__(self, run: schema.Run, key: Key):
         data, seen = run.data, run.observe
-        if seen.every is not None or seen.sites is not None:
-            raise schema.ConfigError("observe: every and sites belong to a twin experiment")
+        if not seen.every is seen.sites is seen.positions is None:
+            raise schema.ConfigError(
+                "observe: every, sites and positions belong to a twin experiment"
+            )
         if seen.error is not None:
             raise schema.ConfigError("observe.error belongs to a twin experiment")
         if run.cycle.initial_std is not None:

@@ -11,6 +11,7 @@ from dasim import config as schema
 from dasim import models, observe
 from dasim.localization import Localization
 from dasim.observe import AbstractError, Gaussian, Observation, Select, check_observations
+from dasim.operators import FieldValues
 from dasim.problems.base import Problem, checks, quality
 from dasim.transitions import ModelTransition, simulate
 from dasim.types import Ensemble, Key
@@ -22,6 +23,8 @@ MODELS = {
     "lorenz96": models.Lorenz96,
     "lorenz96-two-scale": models.TwoScaleLorenz96,
     "kuramoto-sivashinsky": models.KuramotoSivashinsky,
+    "burgers": models.Burgers,
+    "korteweg-de-vries": models.KortewegDeVries,
     "kolmogorov": models.KolmogorovFlow,
     "fitzhugh-nagumo": models.FitzHughNagumo,
     "double-pendulum": models.DoublePendulum,
@@ -83,8 +86,8 @@ class Twin(Problem):
     def __init__(self, run: schema.Run, key: Key):
         self.dynamics = system_transition(run.system)
         size, seen = int(np.prod(self.dynamics.shape)), run.observe
-        if (seen.every is None) == (seen.sites is None):
-            raise schema.ConfigError("observe: give exactly one of every and sites")
+        if sum(w is not None for w in (seen.every, seen.sites, seen.positions)) != 1:
+            raise schema.ConfigError("observe: give exactly one of every, sites and positions")
         if (seen.readings, seen.wind) != ("events", "components"):
             raise schema.ConfigError("observe: readings and wind belong to real sensors")
         if isinstance(seen.std, dict) or seen.withhold is not None:
@@ -92,14 +95,8 @@ class Twin(Problem):
                 "observe: std by quantity and withhold belong to real sensors; "
                 "a twin experiment takes one std"
             )
-        self.sites = seen.sites or list(range(0, size, seen.every))
-        if max(self.sites) >= size:
-            raise schema.ConfigError(
-                f"observe.sites: {max(self.sites)} is outside the state's {size} variables (0 to "
-                f"{size - 1})"
-            )
-        function = observed_function(seen.function, seen.shift, seen.scale)
-        operator = Select(self.sites, function)
+        self.sites, self.positions = None, None
+        operator, self.obs_coords = self._sensors(seen, size)
         self.observation = Observation(operator, self._error(run, operator), checks(run))
         truth_key, start_key = jax.random.split(key)
         self.start = climate(self.dynamics, 1, start_key)[0]
@@ -112,14 +109,43 @@ class Twin(Problem):
             dynamics, self.observation, self.start, run.cycle.n_cycles, truth_key
         )
         self.truth = np.asarray(truth)
-        check_observations(self.observations, len(self.sites), "simulated observations")
+        check_observations(self.observations, len(self.obs_coords), "simulated observations")
         kept = quality(run, self.observations) == observe.Quality.PASSED
         self.observations = eqx.tree_at(lambda o: o.mask, self.observations, jnp.asarray(kept))
         self.masks = kept[None]
         self.segment = run.cycle.n_cycles
         self.scored = np.arange(run.cycle.n_cycles) >= run.cycle.burn_in
 
-    def _error(self, run: schema.Run, operator: Select) -> AbstractError:
+    def _sensors(self, seen: schema.Observe, size: int):
+        """The operator, and where its sensors are in grid points."""
+        model = self.dynamics.model
+        function = observed_function(seen.function, seen.shift, seen.scale)
+        if seen.positions is None:
+            sites = self.sites = seen.sites or list(range(0, size, seen.every))
+            if max(sites) >= size:
+                raise schema.ConfigError(
+                    f"observe.sites: {max(sites)} is outside the state's {size} variables (0 to "
+                    f"{size - 1})"
+                )
+            return Select(sites, function), model.coords[np.asarray(sites)]
+        if model.grid is None:
+            raise schema.ConfigError(
+                "observe.positions: belong to a system that is a field on a grid; give sites"
+            )
+        lengths = [len(p) if isinstance(p, list) else 1 for p in seen.positions]
+        if set(lengths) != {len(model.grid.shape)}:
+            raise schema.ConfigError(
+                f"observe.positions: give {len(model.grid.shape)} coordinates for each sensor"
+            )
+        positions = np.asarray(seen.positions, float).reshape(len(lengths), -1)
+        self.positions = positions
+        points = positions * np.asarray(model.grid.shape) / np.asarray(model.grid.lengths)
+        values = FieldValues(model.grid, positions)
+        return (
+            values if seen.function == "identity" else values.then(lambda v, t: function(v))
+        ), points
+
+    def _error(self, run: schema.Run, operator) -> AbstractError:
         """The error model of a config."""
         seen = run.observe
         if seen.error is None:
@@ -173,4 +199,4 @@ class Twin(Problem):
 
     def localization(self, radius):
         model = self.dynamics.model
-        return Localization(radius, model.coords, model.coords[self.sites], model.period)
+        return Localization(radius, model.coords, self.obs_coords, model.period)
