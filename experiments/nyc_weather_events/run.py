@@ -1,6 +1,6 @@
 """Visibility and precipitation at withheld airports: events beside Gaussian stand-ins.
 
-    python experiments/nyc_weather_events/run.py [--seeds 3] [--work DIR] [--variants events,climate]
+    python experiments/nyc_weather_events/run.py [--seeds 3] [--work DIR] [--variants events,plain]
 
 Runs the methods of configs/nyc-weather-events.yaml with each way to take the readings, and each
 seed; what --work holds is not run again. Writes results.json and README.md's tables.
