@@ -167,6 +167,20 @@ def show(run_dir: Annotated[Path, typer.Argument(help="Folder of a run.")]):
     _print_scores(scores)
 
 
+def _print_withheld_events(rows: dict):
+    """Brier scores of events at withheld stations, `{method: {station: {event: ...}}}`."""
+    stations = list(next(iter(rows.values()), {}))
+    for event in next(iter(next(iter(rows.values()), {}).values()), {}):
+        table = Table(title=f"{event}: Brier score / skill", title_justify="left")
+        for title in ("method", *(f"{s} withheld" for s in stations)):
+            table.add_column(title)
+        for name, row in rows.items():
+            cells = (row[s][event] for s in stations)
+            told = (f"{_number(c['brier'], 4)} / {_number(c['skill'])}" for c in cells)
+            table.add_row(name, *told)
+        console.print(table)
+
+
 def _print_events(events: dict):
     for event, rows in events.items():
         table = Table(title=f"Event {event}", title_justify="left", box=SIMPLE_HEAD)
@@ -223,6 +237,7 @@ def _print_scores(scores: dict):
             ]
             table.add_row(name, *cells)
         console.print(table)
+    _print_withheld_events(scores.get("withheld_events") or {})
 
 
 def _with_error(value, error) -> str:

@@ -29,9 +29,9 @@ from dasim.priors.store import (
 )
 from dasim.problems import Problem, make_problem
 from dasim.report import write_report
-from dasim.results import MethodFile, reference_scores
+from dasim.results import MethodFile
 from dasim.types import Analysis, DasimError, DivergedError
-from dasim.weather import QUANTITIES, VARIABLES
+from dasim.withheld import event_scores, reference_scores
 
 Progress = Callable[[str, int, int, str], None]
 
@@ -224,8 +224,11 @@ def _run(settings, folder, resume, progress):
     cycles = {"total": problem.n_cycles, "scored": int(problem.scored.sum())}
     scores: dict = {"methods": {}, "cycles": cycles}
     if problem.kind == "real":
-        scores["units"] = {v: QUANTITIES[v.split(".")[1]] for v in VARIABLES}
+        reports = problem.reports
+        scores["units"] = {v: reports.quantities[v.split(".")[1]] for v in reports.variables}
         scores["withheld"] = reference_scores(problem)
+        if reports.censored:
+            scores["withheld_events"] = {"persistence": event_scores(problem)}
     came = {e.name: forecasts.outcomes(e.event, e.within, problem.truth) for e in events}
     diverged = []
     chances, paths = ({e.name: {} for e in events} for _ in range(2))
@@ -235,6 +238,8 @@ def _run(settings, folder, resume, progress):
         if problem.kind == "real":
             for station, table in one.file.withheld_scores().items():
                 scores["withheld"][station][one.method.name] = table
+            if problem.reports.censored:
+                scores["withheld_events"][one.method.name] = one.file.withheld_events()
             with _writing(folder / "feedback"):
                 write_feedback(folder / "feedback", one.method.name, one.file, problem)
         if outcome["diverged_at"] is not None:

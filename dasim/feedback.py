@@ -26,17 +26,21 @@ NAMES = {
     "u": "windEastward",
     "v": "windNorthward",
     "pressure": "pressureReducedToMeanSeaLevel",
+    "visib": "horizontalVisibility",
+    "precip": "precipitationAmount",
 }
 
 
 def write_feedback(folder: Path, name: str, file: MethodFile, problem):
     """One file for each withheld station, of the cycles that count and those before."""
     folder.mkdir(parents=True, exist_ok=True)
-    report = problem.reports.values[problem.index]
+    reports = problem.reports
+    report = reports.reported(reports.values[problem.index])
+    std = np.where(problem.added_std > 0, problem.std, np.nan)  # of a report at its limit: none
     time, column = np.nonzero(np.isfinite(report))
     station = problem.station[column]
-    quantity = np.array([v.split(".")[1] for v in weather.VARIABLES])[column]
-    hours = problem.reports.hours[problem.index][time]
+    quantity = np.array([v.split(".")[1] for v in reports.variables])[column]
+    hours = reports.hours[problem.index][time]
     ahead, after, used = (file.read(f) for f in ("error_forecast", "error_analysis", "used"))
     places = np.array([PLACES[s] for s in station]).reshape(-1, 2)
     for fold, withheld in enumerate(problem.folds):
@@ -47,20 +51,20 @@ def write_feedback(folder: Path, name: str, file: MethodFile, problem):
         codes = np.where(out, Quality.WITHHELD, codes)
         table = make_table(
             f"feedback of {name}",
-            {NAMES[q]: unit for q, unit in weather.QUANTITIES.items()},
+            {NAMES[q]: unit for q, unit in reports.quantities.items()},
             variable=np.array([NAMES[q] for q in quantity]),
             time=weather.EPOCH.tz_localize(None) + (hours * 3600).astype("timedelta64[s]"),
             value=report[time, column],
             latitude=places[:, 0],
             longitude=places[:, 1],
             station=station,
-            std=problem.std[column],
-            record=time * len(weather.STATIONS) + column // len(weather.QUANTITIES),
+            std=std[column],
+            record=time * len(weather.STATIONS) + column // len(reports.quantities),
             extra={
                 "HofX": report[time, column] + ahead[cell],
                 "ombg": -ahead[cell],
                 "oman": -after[cell],
-                "EffectiveError": problem.std[column],
+                "EffectiveError": std[column],
                 "EffectiveQC": codes.astype(float),
                 "used": kept.astype(float),
                 "withheld": out.astype(float),

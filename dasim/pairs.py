@@ -129,12 +129,13 @@ def described(system: schema.System) -> str:
 
 def weather_pairs(data: schema.NYCWeather, periods: tuple[float, ...]) -> Pairs:
     """Consecutive whole reports of the training blocks; the last fifth of each is held out."""
-    reports = weather.load(data.path, data.train_days, data.of_days)
-    index = reports.pairs()
-    day = reports.hours[index] // weather.DAY % data.of_days
+    reports = weather.load(data.path, data.train_days, data.of_days, data.censored)
+    copies, n_hours, n = reports.completed.shape
+    index = (reports.pairs() + n_hours * np.arange(copies)[:, None]).ravel()
+    day = reports.hours[index % n_hours] // weather.DAY % data.of_days
     last = day >= 0.8 * data.train_days
-    states = jnp.asarray(reports.anomalies)
-    hours = jnp.asarray(reports.hours)
+    states = jnp.asarray(reports.states.reshape(-1, n))
+    hours = jnp.asarray(np.tile(reports.hours, copies))
 
     cond = jnp.concatenate([states, phases(hours, periods)], 1)
     training, held = jnp.asarray(index[~last]), jnp.asarray(index[last])
@@ -147,5 +148,6 @@ def weather_pairs(data: schema.NYCWeather, periods: tuple[float, ...]) -> Pairs:
         jax.tree_util.Partial(draw, cond, states, training),
         (cond[held], states[held + 1]),
         f"hourly weather of 2013 at {', '.join(weather.STATIONS)}: anomalies of the training "
-        f"blocks ({data.train_days} of every {data.of_days} days)",
+        f"blocks ({data.train_days} of every {data.of_days} days)"
+        + (f", {copies} draws of what stands behind censored reports" if data.censored else ""),
     )

@@ -12,10 +12,11 @@ from pathlib import Path
 import netCDF4
 import numpy as np
 
-from dasim import weather
 from dasim.diagnostics import Scores, energy_score, score, summarize, time_mean
 from dasim.problems import Problem, Twin
 from dasim.types import DasimError, DataError
+from dasim.weather import EVENTS
+from dasim.withheld import chances, event_scores, score_table
 
 FILL = np.float32(netCDF4.default_fillvals["f4"])
 ENERGY_MEMBERS = 50  # drawn for the energy score, whose cost grows with their square
@@ -94,6 +95,11 @@ class MethodFile:
                 if not self.real:
                     self._field(file, f"energy_{stage}", ("time",), f"energy score of the {stage}")
             evidence = ("time", "withheld") if self.real else ("time",)
+            if self.real and problem.reports.censored:
+                file.createDimension("event", len(EVENTS))
+                _labels(file, "event", "event", list(EVENTS))
+                what = "probability of the event at the withheld station, of the analysis"
+                self._field(file, "chance", ("time", "withheld", "event"), what)
             self._field(file, "log_evidence", evidence, "log p(y_k | y_1:k-1)")
             seen = ("time", "withheld", "variable") if self.real else ("time", "obs")
             used = file.createVariable("used", "i1", seen)
@@ -135,17 +141,17 @@ class MethodFile:
         time.units, time.calendar = "hours since 2013-01-01 00:00:00", "standard"
         time.standard_name = "time"
         file.createDimension("withheld", len(problem.folds))
-        file.createDimension("variable", len(weather.VARIABLES))
+        file.createDimension("variable", len(reports.variables))
         _labels(file, "withheld", "withheld", problem.folds)
-        _labels(file, "variable", "variable", weather.VARIABLES)
-        parts = [v.split(".") for v in weather.VARIABLES]
+        _labels(file, "variable", "variable", reports.variables)
+        parts = [v.split(".") for v in reports.variables]
         _labels(file, "station", "variable", [s for s, _ in parts])
         _labels(file, "quantity", "variable", [q for _, q in parts])
-        _labels(file, "units", "variable", [weather.QUANTITIES[q] for _, q in parts])
-        std = self._field(file, "observation_std", ("variable",), "observation error std")
-        std[:] = problem.std
+        _labels(file, "units", "variable", [reports.quantities[q] for _, q in parts])
+        what = "observation error std; zero where members are draws of the report itself"
+        self._field(file, "observation_std", ("variable",), what)[:] = problem.added_std
         observed = self._field(file, "observation", ("time", "variable"), "report, own units")
-        values = reports.values[problem.index]
+        values = reports.reported(reports.values[problem.index])
         observed[:] = np.where(np.isfinite(values), values, FILL)
 
     def check(self):
@@ -181,6 +187,9 @@ class MethodFile:
                 if not self.real:
                     values = energy_score(self._drawn(members), self.problem.truth[rows])
                     file[f"energy_{stage}"][rows] = np.where(np.isfinite(values), values, FILL)
+                if stage == "analysis" and self.real and self.problem.reports.censored:
+                    values = chances(self.problem, ensemble[:, :n], rows)
+                    file["chance"][rows] = np.where(np.isfinite(values), values, FILL)
                 if stage == "analysis" or self.save_forecast:
                     file[stage][:, rows] = np.where(np.isfinite(members), members, FILL)
             file["used"][rows] = np.swapaxes(used[:, :n], 0, 1) if self.real else used[0, :n]
@@ -198,21 +207,31 @@ class MethodFile:
         return members[np.random.default_rng(0).permutation(self.members)[:ENERGY_MEMBERS]]
 
     def _in_own_units(self, members, rows):
-        """`(member, fold, cycle, *state)` to `(member, cycle, [fold,] *state)` in own units."""
+        """`(member, fold, cycle, *state)` to `(member, cycle, [fold,] *state)` in own units.
+
+        Of censored quantities with their errors, as they would be reported.
+        """
         if not self.real:
             return members[:, 0]
         reports, index = self.problem.reports, self.problem.index[rows]
-        anomalies = np.moveaxis(members, 1, 2)
-        return anomalies * reports.scale + reports.cycle[index][:, None]
+        own = np.moveaxis(members, 1, 2) * reports.scale + reports.cycle[index][:, None]
+        if not reports.censored:
+            return own
+        j = list(reports.censored)
+        noise = np.random.default_rng([rows.start, 8]).normal(size=(*own.shape[:-1], len(j)))
+        own[..., j] += noise * self.problem.std[j]
+        return reports.reported(own)
 
     def _verify(self, members, rows) -> Scores:
         if not self.real:
             return score(members, self.problem.truth[rows])
         # a report is compared with members that carry its error, too
         noise = np.random.default_rng([rows.start, 7]).normal(size=members.shape)
-        reports = self.problem.reports.values[self.problem.index[rows]][:, None]
-        value = np.broadcast_to(reports, members.shape[1:])
-        with_error = score(members + noise * self.problem.std, value)
+        reports = self.problem.reports.reported(
+            self.problem.reports.values[self.problem.index[rows]]
+        )
+        value = np.broadcast_to(reports[:, None], members.shape[1:])
+        with_error = score(members + noise * self.problem.added_std, value)
         bare = members.mean(0) - value
         return with_error._replace(error=bare)
 
@@ -234,7 +253,7 @@ class MethodFile:
             fields = Scores(*(self.read(f"{f}_{stage}")[scored] for f in Scores._fields))
             if self.real:
                 keep = self._withheld_cells()
-                scale = self.problem.reports.scale
+                scale = self.problem.reports.reported_scale
                 fields = fields._replace(
                     error=fields.error / scale,
                     variance=fields.variance / scale**2,
@@ -266,47 +285,9 @@ class MethodFile:
         for f, station in enumerate(self.problem.folds):
             columns = np.flatnonzero(cells[f])
             one = Scores(*(a[:, f][:, columns] for a in fields))
-            out[station] = score_table(one, [weather.VARIABLES[c] for c in columns])
+            out[station] = score_table(one, [self.problem.reports.variables[c] for c in columns])
         return out
 
-
-def score_table(scores: Scores, variables: list[str]) -> dict[str, dict[str, float]]:
-    """RMSE, spread, CRPS, coverage and count of each variable; arrays are `(time, variable)`."""
-    valid = np.isfinite(scores.error)
-    count = valid.sum(0)
-    out = {}
-    for j, name in enumerate(variables):
-        rows = valid[:, j]
-        if not count[j]:
-            out[name.split(".")[1]] = {"n": 0}
-            continue
-        out[name.split(".")[1]] = {
-            "rmse": float(np.sqrt(np.mean(scores.error[rows, j] ** 2))),
-            "spread": float(np.sqrt(np.mean(scores.variance[rows, j]))),
-            "crps": float(np.mean(scores.crps[rows, j])),
-            "coverage_90": float(np.mean(scores.covered[rows, j])),
-            "n": int(count[j]),
-        }
-    return out
-
-
-def reference_scores(problem, quantiles: int = 99) -> dict[str, dict[str, dict]]:
-    """Withheld scores of climatology and persistence, as normal distributions."""
-    from scipy.special import ndtri
-
-    points = ndtri((np.arange(quantiles) + 0.5) / quantiles)
-    out: dict[str, dict[str, dict]] = {}
-    values = problem.reports.values[problem.index]
-    for name, (mean, std) in problem.references.items():
-        members = mean + points[:, None, None] * std
-        exact = score(members, values)
-        keep = problem.scored
-        chosen = Scores(mean - values, std**2, exact.crps, exact.covered)
-        for station in problem.folds:
-            columns = np.flatnonzero(problem.station == station)
-            table = score_table(
-                Scores(*(a[keep][:, columns] for a in chosen)),
-                [weather.VARIABLES[c] for c in columns],
-            )
-            out.setdefault(station, {})[name] = table
-    return out
+    def withheld_events(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Real sensors: Brier scores of the events at each withheld station."""
+        return event_scores(self.problem, self.read("chance"))

@@ -24,7 +24,7 @@ from dasim.trajectories import (
     simulated_windows,
     train_trajectory_prior,
 )
-from dasim.weather import DAY, VARIABLES, YEAR
+from dasim.weather import DAY, YEAR, quantities, variables
 
 # whose variables all have one law
 NETWORKS = "mean", "residual"
@@ -59,7 +59,9 @@ def train(
         spec = PriorSpec(transition.shape, transition.interval, alike=alike, **networks)
         pairs: Pairs = simulated_pairs(settings.system, settings.perturbation, key)
     else:
-        spec = PriorSpec((len(VARIABLES),), 1.0, (DAY, YEAR), **networks)
+        spec = PriorSpec(
+            (len(variables(quantities(settings.data.censored))),), 1.0, (DAY, YEAR), **networks
+        )
         pairs = weather_pairs(settings.data, spec.periods)
     trained, figures = train_transition(
         spec,

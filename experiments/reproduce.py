@@ -86,6 +86,7 @@ def write_index(folders: list[Path]):
         "- [headline](headline/README.md): the conditional score filter against tuned baselines, case by case.",
         "- [priors](priors/README.md): forecasts and climates of the shipped priors.",
         "- [nyc_weather](nyc_weather/README.md): hourly weather with a withheld airport.",
+        "- [nyc_weather_events](nyc_weather_events/README.md): visibility and precipitation with a withheld airport.",
         "",
         "Published tables of classical filters, RMSE of the analysis within 10 % (15 % for up to ten members), "
         "or better (`python experiments/reproduce.py`):",

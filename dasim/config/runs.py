@@ -22,6 +22,7 @@ class NYCWeather(Section):
     train_days: PositiveInt = 45
     of_days: PositiveInt = 60
     lead_in_hours: int = Field(48, ge=0, description="unscored hours before each test block")
+    censored: bool = Field(False, description="visibility and precipitation, too")
 
     @validator(mode="after")
     def _split(self):
@@ -46,6 +47,14 @@ class Observe(Section):
         None, description="what is read of a value with its error; left out: that"
     )
     withhold: list[str] | None = Field(None, min_length=1)
+    readings: Literal["events", "climate", "plain"] = Field(
+        "events",
+        description="what a filter of events makes of censored reports: events, or the Gaussian "
+        "stand-in with the climate's moments or plain; other filters take a stand-in anyway",
+    )
+    wind: Literal["components", "reported"] = Field(
+        "components", description="of real sensors: as u and v, or as speed and direction"
+    )
 
     @validator(mode="after")
     def _function(self):

@@ -16,6 +16,7 @@ from dasim.observe.gross import quality as quality
 from dasim.observe.gross import stuck as stuck
 from dasim.observe.pointwise import AbstractPointwiseError as AbstractPointwiseError
 from dasim.observe.pointwise import Joint as Joint
+from dasim.observe.pointwise import StandIn as StandIn
 from dasim.observe.pointwise import StandInWarning as StandInWarning
 from dasim.observe.quality import AbstractCheck as AbstractCheck
 from dasim.observe.quality import BackgroundCheck as BackgroundCheck

@@ -40,6 +40,11 @@ class AbstractPointwiseError(AbstractError, AbstractLaw):
         """c, or what means the same and lies nearer to the value."""
         return c
 
+    @property
+    def moves(self) -> bool:
+        """Whether `near` changes anything; a stand-in of a linear operator is linear if not."""
+        return type(self).near is not AbstractPointwiseError.near
+
     def nearest(self, obs, c):
         value = jnp.where(obs.mask, obs.value, 0.0)
         middle, std = self.gaussian(value, obs.std)
@@ -60,8 +65,30 @@ class AbstractPointwiseError(AbstractError, AbstractLaw):
         value, std = self.gaussian(event.value, event.std)
         value = jnp.where(obs.mask, value, 0.0)
         cov = DiagonalCovariance(jnp.where(obs.mask, std, 1.0) ** 2)
-        moved = lambda x, t: self.near(value, operator(x, t))
-        return GaussianEvent(moved, obs.time, value, obs.mask, cov)
+        if self.moves:
+            return GaussianEvent(
+                lambda x, t: self.near(value, operator(x, t)), obs.time, value, obs.mask, cov
+            )
+        return GaussianEvent(operator, obs.time, value, obs.mask, cov)
+
+
+class StandIn(AbstractError):
+    """The Gaussian stand-in of `error` in its place, for filters that could use the event.
+
+    Attributes:
+        error: of single values.
+    """
+
+    error: AbstractPointwiseError
+
+    def event(self, operator, obs):
+        return self.error.stand_in(operator, obs)
+
+    def sample(self, c, t, key):
+        return self.error.sample(c, t, key)
+
+    def nearest(self, obs, c):
+        return self.error.nearest(obs, c)
 
 
 def spread(own: Float[Array, "..."], std) -> Float[Array, "..."]:
@@ -117,6 +144,10 @@ class Joint(AbstractPointwiseError):
             middle, width = error.gaussian(*own)
             values, spreads = values.at[index].set(middle), spreads.at[index].set(width)
         return values, spreads
+
+    @property
+    def moves(self):
+        return any(error.moves for error in self.errors)
 
     def near(self, value, c):
         for error, index, own in self._parts(value, c):

@@ -11,6 +11,7 @@ from dasim import config as schema
 from dasim import models, observe, weather
 from dasim.observe import Gaussian, Observation, Select, check_observations
 from dasim.problems.base import Problem, checks, quality
+from dasim.problems.wind import WindReports
 from dasim.transitions import ModelTransition
 from dasim.types import DataError, Key, Observations
 
@@ -30,7 +31,7 @@ class WeatherStations(Problem):
             raise schema.ConfigError("observe.error belongs to a twin experiment")
         if run.cycle.initial_std is not None:
             raise schema.ConfigError("cycle.initial_std belongs to a twin experiment")
-        self.reports = weather.load(data.path, data.train_days, data.of_days)
+        self.reports = weather.load(data.path, data.train_days, data.of_days, data.censored)
         self.folds = tuple(seen.withhold or weather.STATIONS)
         for station in self.folds:
             if station not in weather.STATIONS:
@@ -38,7 +39,7 @@ class WeatherStations(Problem):
                     f"observe.withhold: there is no station {station!r}; "
                     f"the data have {', '.join(weather.STATIONS)}"
                 )
-        self.std = self._error(seen.std)
+        self.std = self._std(seen.std)
         self.index, self.scored, self.segment = self._windows(data.lead_in_hours)
         if run.cycle.n_cycles is not None:
             kept = max(1, run.cycle.n_cycles // self.segment)
@@ -54,19 +55,25 @@ class WeatherStations(Problem):
                     f"counts: give more than data.lead_in_hours, {data.lead_in_hours}"
                 )
         values = self.reports.anomalies[self.index]
-        present = np.isfinite(values)
-        self.observation = Observation(
-            Select(range(len(weather.VARIABLES))),
-            Gaussian(std=self.std / self.reports.scale),
-            checks(run),
-        )
+        present, std = np.isfinite(values), None  # the errors' own
+        values = np.where(present, values, 0.0)
+        operator, parts = Select(range(len(self.reports.variables))), self._errors(seen.readings)
+        if seen.wind == "reported":
+            operator = WindReports(self.reports)
+            own = self.reports.values[self.index]
+            values, present, std = operator.as_reported(
+                values, own, present, self.std / self.reports.scale
+            )
+            parts = operator.errors(parts)
+        self.observation = Observation(operator, self._joint(parts, seen.readings), checks(run))
         self.observations = Observations(
             jnp.asarray(self.reports.hours[self.index]),
-            jnp.asarray(np.where(present, values, 0.0)),
+            jnp.asarray(values),
             jnp.asarray(present),
+            None if std is None else jnp.asarray(std),
         )
-        check_observations(self.observations, len(weather.VARIABLES), "weather reports")
-        station = np.array([v.split(".")[0] for v in weather.VARIABLES])
+        check_observations(self.observations, len(self.reports.variables), "weather reports")
+        station = np.array([v.split(".")[0] for v in self.reports.variables])
         if run.quality_control is not None and run.quality_control.range is not None:
             raise schema.ConfigError(
                 "quality_control.range belongs to a twin experiment: the quantities of real "
@@ -80,21 +87,45 @@ class WeatherStations(Problem):
         self.masks = np.stack([good & (station != s) for s in self.folds])
         self.station = station
 
+    def _errors(self, readings: str) -> list[tuple[observe.AbstractError, list[int]]]:
+        """Of anomalies, by variables; at a limit a report says no more than that it was passed."""
+        reports, std = self.reports, self.std / self.reports.scale
+        if not reports.censored:
+            if readings != "events":
+                raise schema.ConfigError(
+                    "observe.readings: there are no censored reports; set data.censored"
+                )
+        plain = [j for j in range(len(std)) if j not in reports.censored]
+        parts = [(Gaussian(std=std[plain]), plain)]
+        for quantity, limits in weather.LIMITS.items() if reports.censored else ():
+            own = [j for j, q in reports.censored.items() if q == quantity]
+            limits = {
+                side: (limit - reports.cycle[0, own]) / reports.scale[own]
+                for side, limit in limits.items()
+            }
+            climate = None if readings == "plain" else (0.0, 1.0)
+            parts.append((observe.Censored(std[own], **limits, climate=climate), own))
+        return parts
+
     @staticmethod
-    def _error(std) -> np.ndarray:
+    def _joint(parts, readings: str) -> observe.AbstractError:
+        if len(parts) == 1:
+            return parts[0][0]
+        error = observe.Joint(parts)
+        return error if readings == "events" else observe.StandIn(error)
+
+    def _std(self, std) -> np.ndarray:
+        known = self.reports.quantities
         if not isinstance(std, dict):
             raise schema.ConfigError(
-                "observe.std: real sensors need one for each quantity: "
-                f"{', '.join(weather.QUANTITIES)}"
+                f"observe.std: real sensors need one for each quantity: {', '.join(known)}"
             )
-        unknown = sorted(set(std) - set(weather.QUANTITIES))
-        missing = sorted(set(weather.QUANTITIES) - set(std))
+        unknown = sorted(set(std) - set(known))
+        missing = sorted(set(known) - set(std))
         if unknown or missing:
             what = f"unknown variable {unknown[0]!r}" if unknown else f"{missing[0]} is missing"
-            raise schema.ConfigError(
-                f"observe.std: {what}; the data have {', '.join(weather.QUANTITIES)}"
-            )
-        return np.array([std[q] for _ in weather.STATIONS for q in weather.QUANTITIES])
+            raise schema.ConfigError(f"observe.std: {what}; the data have {', '.join(known)}")
+        return np.array([std[q] for _ in weather.STATIONS for q in known])
 
     def _windows(self, lead_in: int):
         test = ~self.reports.training
@@ -112,8 +143,13 @@ class WeatherStations(Problem):
         return np.concatenate(index), np.concatenate(scored), length
 
     @property
+    def added_std(self) -> np.ndarray:
+        """Standard deviation of the error that members in own units lack, `(variable,)`."""
+        return np.where(np.isin(np.arange(len(self.std)), list(self.reports.censored)), 0, self.std)
+
+    @property
     def shape(self):
-        return (len(weather.VARIABLES),)
+        return (len(self.reports.variables),)
 
     @property
     def interval(self):
@@ -121,7 +157,7 @@ class WeatherStations(Problem):
 
     @cached_property
     def _training_states(self) -> np.ndarray:
-        a = self.reports.anomalies[self.reports.training]
+        a = self.reports.states[:, self.reports.training].reshape(-1, *self.shape)
         return a[np.isfinite(a).all(1)]
 
     def ensemble(self, members, key):
@@ -135,8 +171,8 @@ class WeatherStations(Problem):
 
     def model(self, name):
         """The least-squares linear-Gaussian transition of the training pairs."""
-        pairs, anomalies = self.reports.pairs(), self.reports.anomalies
-        now, after = anomalies[pairs], anomalies[pairs + 1]
+        pairs, states = self.reports.pairs(), self.reports.states
+        now, after = (states[:, i].reshape(-1, *self.shape) for i in (pairs, pairs + 1))
         regressors = np.concatenate([now, np.ones((len(now), 1))], 1)
         weights, *_ = np.linalg.lstsq(regressors, after, rcond=None)
         residual = after - regressors @ weights
@@ -151,7 +187,7 @@ class WeatherStations(Problem):
 
     @cached_property
     def references(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Mean and std, `(time, 15)` each, of forecasts that use no other station."""
+        """Mean and std, `(time, variable)` each, of forecasts that use no other station."""
         reports = self.reports
         spread = np.broadcast_to(reports.scale, reports.values.shape)
         filled = np.empty_like(reports.values)

@@ -88,6 +88,8 @@ class Twin(Problem):
         size, seen = int(np.prod(self.dynamics.shape)), run.observe
         if sum(w is not None for w in (seen.every, seen.sites, seen.positions)) != 1:
             raise schema.ConfigError("observe: give exactly one of every, sites and positions")
+        if (seen.readings, seen.wind) != ("events", "components"):
+            raise schema.ConfigError("observe: readings and wind belong to real sensors")
         if isinstance(seen.std, dict) or seen.withhold is not None:
             raise schema.ConfigError(
                 "observe: std by quantity and withhold belong to real sensors; "
