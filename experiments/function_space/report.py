@@ -64,7 +64,8 @@ def mixture(found: dict) -> list[str]:
             d, c = f["draws"], f.get("conditioned")
             given = "" if c is None else f"{c['first mode']:.3f} ({c['exact']:.3f})"
             spans = [
-                ", ".join(f"{v:.3f}" for v in d[k]) for k in ("variance", "variance within a mode")
+                ", ".join(f"{v:.3f}" for v in d.get(k, []))
+                for k in ("variance", "variance within a mode")
             ]
             rows.append(
                 f"| {noise} | {size} | {d['first mode']:.3f} | {spans[0]} | {spans[1]} | {given} |"
@@ -158,6 +159,9 @@ def mixture_figure(found: dict):
     )
     for row, (noise, sizes) in zip(axes, found.items(), strict=True):
         for ax, size in zip(row, ("64", "128", "256", "512"), strict=True):
+            if size not in sizes:
+                ax.set_axis_off()
+                continue
             x = np.array(sizes[size]["some"])
             ax.plot((np.arange(x.shape[1]) + 0.5) / x.shape[1], x.T, lw=0.8)
             ax.set_title(f"{noise} noise, {size} points", fontsize=10)
