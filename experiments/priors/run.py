@@ -22,7 +22,7 @@ from dasim import diagnostics
 from dasim.config import System
 from dasim.problems import SHIPPED, climate, system_transition
 from dasim.trained import load_prior
-from dasim.transitions import AbstractTransition
+from dasim.transitions import AbstractTransition, DiffusionTransition
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -71,8 +71,10 @@ def shorter(system: System) -> dict[str, Repeated]:
     for path in sorted(SHIPPED.glob("*.safetensors")):
         transition, header = load_prior(path)
         other = header["config"].get("system")
+        if other is None or not isinstance(transition, DiffusionTransition):
+            continue
         times = round(system.interval / transition.interval)
-        if other is None or times < 2:
+        if times < 2:
             continue
         # an older header may leave out settings that have defaults
         other = SYSTEM.validate_python(other | {"interval": system.interval})
