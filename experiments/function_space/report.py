@@ -173,7 +173,9 @@ def mixture_figure(found: dict):
 def flow_figures(found: dict):
     for kind, noises in found.items():
         names = [n for n in noises if n != "truth"]
-        fig, axes = plt.subplots(2, 3, figsize=(9, 6.2), squeeze=False)
+        columns, rows = min(3, len(names) + 1), -(-(len(names) + 1) // 3)
+        size = 3 * columns, 0.6 + 2.9 * rows
+        fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
         limit = np.abs(noises["truth"]["some"][0]).max()
         for ax, name in zip(axes.flat, ["truth", *names], strict=False):
             ax.imshow(
@@ -186,7 +188,9 @@ def flow_figures(found: dict):
             ax.set_title(name if name == "truth" else f"{name} noise", fontsize=10)
         for ax in axes.flat:
             ax.set_axis_off()
-        fig.suptitle(f"vorticity under a {kind} force, 64 x 64 points; priors trained on 32 x 32")
+        fig.suptitle(
+            f"vorticity under a {kind} force on 64 x 64 points, learned on 32 x 32", fontsize=10
+        )
         fig.tight_layout()
         fig.savefig(HERE / f"flows-{kind}.png", dpi=110)
         fig, axes = plt.subplots(1, 3, figsize=(12, 3.6), sharey=True)
