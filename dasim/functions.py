@@ -18,14 +18,13 @@ from dasim.priors.denoisers import MeanNetwork, limits
 from dasim.priors.functions import FieldCoordinates, FieldDenoiser, field_loss
 from dasim.priors.operators import FourierNetwork, OnGrid
 from dasim.priors.prior import DiffusionPrior
-from dasim.priors.schedules import SubVPSchedule, VESchedule, VPSchedule
+from dasim.priors.schedules import SCHEDULES
 from dasim.priors.store import load_arrays, save_arrays
 from dasim.priors.train import Batch, FitSettings, fit
 from dasim.transitions import DiffusionTransition
 from dasim.types import Key
 
 FORMAT = "dasim-function-prior-1"
-SCHEDULES = {"ve": VESchedule(), "vp": VPSchedule(), "sub-vp": SubVPSchedule()}
 SPECTRA: dict[str, type[AbstractSpectrum]] = {
     "white": fields.White,
     "matern": fields.Matern,
@@ -110,9 +109,9 @@ class FunctionSpec:
         residual = network(self.residual, 1 if regression is None else 2, 1, residual_key)
         noise = noise_process(self.spectrum(), grid, one)
         denoiser = FieldDenoiser(zero, noise, residual, regression)
-        if self.interval is None:
-            return DiffusionPrior(denoiser, grid.shape, SCHEDULES[self.schedule], self.n_steps)
         schedule = SCHEDULES[self.schedule]
+        if self.interval is None:
+            return DiffusionPrior(denoiser, grid.shape, schedule, self.n_steps)
         interval = float(self.interval)
         return DiffusionTransition(denoiser, interval, grid.shape, (), schedule, self.n_steps)
 

@@ -37,27 +37,17 @@ def simulated_pairs(system: schema.System, perturbation: float, key: Key) -> Pai
     states off the attractor, where an analysis may put an ensemble.
     """
     transition = system_transition(system)
-    size = int(np.prod(transition.shape))
-
     bank = _bank(transition)
 
-    def drawer(states):
-        def draw(states, key, n):
-            pick, level_key, noise_key, step_key = jax.random.split(key, 4)
-            x = states[jax.random.randint(pick, (n,), 0, len(states))]
-            one_each = (n,) + (1,) * (x.ndim - 1)
-            level = perturbation * jax.random.uniform(level_key, one_each) ** 2
-            x = x + level * jax.random.normal(noise_key, x.shape)
-            after = jax.vmap(transition.sample, (0, None, 0))(x, 0.0, jax.random.split(step_key, n))
-            return x.reshape(n, size), after.reshape(n, size)
-
-        return jax.tree_util.Partial(draw, states)
+    def draw(states, key, n):
+        noise = lambda key, x: jax.random.normal(key, x.shape)
+        x, after = _perturbed(transition, states, noise, perturbation, key, n)
+        return x.reshape(n, -1), after.reshape(n, -1)
 
     train_key, held_key = jax.random.split(key)
-    held_out = drawer(bank(held_key))(jax.random.fold_in(held_key, 1), 4096)
     return Pairs(
-        drawer(bank(train_key)),
-        held_out,
+        jax.tree_util.Partial(draw, bank(train_key)),
+        draw(bank(held_key), jax.random.fold_in(held_key, 1), 4096),
         f"{described(system)}, ancestors perturbed by up to {perturbation}",
     )
 
@@ -77,6 +67,16 @@ def _bank(transition):
         return jax.lax.scan(step, start, jnp.arange(200))[1].reshape(-1, *transition.shape)
 
     return bank
+
+
+def _perturbed(transition, states, noise, perturbation: float, key: Key, n: int):
+    """`n` of the states, with `noise(key, x)` of a random level added, and their next states."""
+    pick, level_key, noise_key, step_key = jax.random.split(key, 4)
+    x = states[jax.random.randint(pick, (n,), 0, len(states))]
+    one_each = (n,) + (1,) * (x.ndim - 1)
+    level = perturbation * jax.random.uniform(level_key, one_each) ** 2
+    x = x + level * noise(noise_key, x)
+    return x, jax.vmap(transition.sample, (0, None, 0))(x, 0.0, jax.random.split(step_key, n))
 
 
 def field_pairs(system: schema.System, grid: Grid, perturbation: float, key: Key) -> Pairs:
@@ -103,12 +103,8 @@ def field_pairs(system: schema.System, grid: Grid, perturbation: float, key: Key
     noise = noise_process(Tabulated(**law), own, anomaly.std())
 
     def draw(noise, states, key, n):
-        pick, level_key, noise_key, step_key = jax.random.split(key, 4)
-        x = states[jax.random.randint(pick, (n,), 0, len(states))]
-        one_each = (n,) + (1,) * (x.ndim - 1)
-        level = perturbation * jax.random.uniform(level_key, one_each) ** 2
-        x = x + level * jax.vmap(noise.sample)(jax.random.split(noise_key, n))
-        after = jax.vmap(transition.sample, (0, None, 0))(x, 0.0, jax.random.split(step_key, n))
+        field = lambda key, x: jax.vmap(noise.sample)(jax.random.split(key, len(x)))
+        x, after = _perturbed(transition, states, field, perturbation, key, n)
         moved = jax.vmap(lambda x: resample(x, own, grid).reshape(-1))
         return moved(x), moved(after)
 

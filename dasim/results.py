@@ -14,8 +14,8 @@ import numpy as np
 
 from dasim.diagnostics import Scores, energy_score, score, summarize, time_mean
 from dasim.problems import Problem, Twin
+from dasim.reportable import EVENTS
 from dasim.types import DasimError, DataError
-from dasim.weather import EVENTS
 from dasim.withheld import chances, event_scores, score_table
 
 FILL = np.float32(netCDF4.default_fillvals["f4"])

@@ -15,7 +15,7 @@ from dasim.covariance import DenseCovariance, DiagonalCovariance
 from dasim.priors.denoisers import EDMDenoiser, MeanNetwork, Standardizer, Whitener, limits
 from dasim.priors.functions import on_grid
 from dasim.priors.networks import MLP, AbstractNetwork, PeriodicConv
-from dasim.priors.schedules import AbstractSchedule, SubVPSchedule, VESchedule, VPSchedule
+from dasim.priors.schedules import SCHEDULES
 from dasim.priors.store import load_arrays, read_header, save_arrays
 from dasim.priors.train import Batch, FitSettings, denoising_loss, fit, regression_loss
 from dasim.transitions import DiffusionTransition
@@ -87,12 +87,8 @@ class PriorSpec:
             float(self.interval),
             tuple(self.shape),
             tuple(self.periods),
-            self.noise_schedule(),
+            SCHEDULES[self.schedule],
         )
-
-    def noise_schedule(self) -> AbstractSchedule:
-        kinds = {"ve": VESchedule, "vp": VPSchedule, "sub-vp": SubVPSchedule}
-        return kinds[self.schedule]()
 
 
 Report = Callable[[str, int, int, float, float], None]

@@ -81,8 +81,11 @@ def train(
 
 
 def _header(settings: schema.Train, description: str, figures: dict) -> dict:
-    strange = None if settings.window is None else schema.OF_TRANSITIONS
-    strange = schema.OF_VECTORS if settings.functions is not None else strange
+    strange = None
+    if settings.window is not None:
+        strange = schema.OF_TRANSITIONS
+    elif settings.functions is not None:
+        strange = schema.OF_VECTORS
     return {
         "name": settings.name,
         "config": settings.model_dump(mode="json", exclude_none=True, exclude=strange),

@@ -18,8 +18,6 @@ from jaxtyping import Bool, Float
 
 from dasim.imputation import impute
 from dasim.reportable import CENSORED, interval, report
-from dasim.reportable import EVENTS as EVENTS
-from dasim.reportable import LIMITS as LIMITS
 from dasim.types import DataError
 
 STATIONS = ("EWR", "JFK", "LGA")

@@ -4,6 +4,7 @@ Both are sums over the functions of the grid (`dasim.fields.grids`), whose means
 cos(k x) over an interval of width w about x is cos(k x) sin(k w / 2) / (k w / 2).
 """
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -13,7 +14,26 @@ from dasim.operators.base import AbstractOperator
 from dasim.types import State
 
 
-class FieldValues(AbstractOperator):
+class _Weighted(AbstractOperator):
+    """Weighted sums of the values on a grid."""
+
+    grid: eqx.AbstractVar[Grid]
+    weights: eqx.AbstractVar[Float[Array, "obs size"]]
+
+    @property
+    def linear(self):
+        return True
+
+    def __call__(self, x: State, t) -> Float[Array, " obs"]:
+        if x.shape != self.grid.shape:
+            raise ValueError(
+                f"a state of shape {x.shape}, expected one on the operator's grid, "
+                f"{self.grid.shape}: make the operator for the states' grid"
+            )
+        return self.weights.astype(x.dtype) @ x.reshape(-1)
+
+
+class FieldValues(_Weighted):
     """The field's expansion (`dasim.fields.grids`) at points: exact for all that the grid resolves.
 
     Attributes:
@@ -33,15 +53,8 @@ class FieldValues(AbstractOperator):
         self.grid = grid
         self.weights = jnp.asarray(grid.basis(_inside(grid, positions)), float)
 
-    @property
-    def linear(self):
-        return True
 
-    def __call__(self, x: State, t) -> Float[Array, " obs"]:
-        return _read(self, x)
-
-
-class FieldMeans(AbstractOperator):
+class FieldMeans(_Weighted):
     """The field's mean over a box about each of some points.
 
     Attributes:
@@ -68,13 +81,6 @@ class FieldMeans(AbstractOperator):
         self.grid = grid
         self.weights = jnp.asarray(grid.basis(positions, width), float)
 
-    @property
-    def linear(self):
-        return True
-
-    def __call__(self, x: State, t) -> Float[Array, " obs"]:
-        return _read(self, x)
-
 
 def _inside(grid: Grid, positions) -> np.ndarray:
     positions = np.asarray(positions, float)
@@ -93,12 +99,3 @@ def _inside(grid: Grid, positions) -> np.ndarray:
             f"position {i} is {positions[i]}, outside the box of lengths {grid.lengths}"
         )
     return positions
-
-
-def _read(operator: FieldValues | FieldMeans, x: State) -> Float[Array, " obs"]:
-    if x.shape != operator.grid.shape:
-        raise ValueError(
-            f"a state of shape {x.shape}, expected one on the operator's grid, "
-            f"{operator.grid.shape}: make the operator for the states' grid"
-        )
-    return operator.weights.astype(x.dtype) @ x.reshape(-1)

@@ -29,7 +29,7 @@ from dasim.priors.denoisers import AbstractCoordinates, AbstractDenoiser, MeanNe
 from dasim.priors.operators import OnGrid
 from dasim.priors.sampler import integrated
 from dasim.priors.schedules import AbstractSchedule
-from dasim.priors.train import Batch
+from dasim.priors.train import Batch, levels_and_noise
 from dasim.types import Key
 
 
@@ -212,24 +212,16 @@ def multilevel_flow(
     change, at = jnp.zeros_like(first), own
     for i, shape in enumerate([*shapes, own.shape]):
         grid = own.at(shape)
-        here, w = denoiser.on(grid), resample(first, own, grid)
-        told = (
-            None
-            if cond is None
-            else jnp.concatenate(
-                [
-                    resample(cond[: own.size].reshape(own.shape), own, grid).reshape(-1),
-                    cond[own.size :],
-                ]
-            )
-        )
-        w = (w + resample(change, at, grid)).reshape(-1)
+        here, start, told = denoiser.on(grid), resample(first, own, grid), cond
+        if cond is not None:
+            ancestor = resample(cond[: own.size].reshape(own.shape), own, grid)
+            told = jnp.concatenate([ancestor.reshape(-1), cond[own.size :]])
         moved = integrated(
             lambda w, s, here=here, told=told: here.drift(w, s, told),
             levels[cuts[i] : cuts[i + 1] + 1],
-            w,
+            (start + resample(change, at, grid)).reshape(-1),
         ).reshape(grid.shape)
-        change, at = moved - resample(first, own, grid), grid
+        change, at = moved - start, grid
     return denoiser.mean(cond) + moved.reshape(-1)
 
 
@@ -242,11 +234,7 @@ def field_loss(
 ) -> Float[Array, ""]:
     """The loss of the module's last formula, over the noise's variance."""
     cond, target = batch
-    level_key, noise_key = jax.random.split(key)
-    # stratified levels: the same spread of noise in every batch
-    uniform = (jnp.arange(len(target)) + jax.random.uniform(level_key)) / len(target)
-    levels = schedule.draw(uniform)
-    noise = jax.random.normal(noise_key, target.shape, target.dtype)
+    levels, noise = levels_and_noise(schedule, target, key)
 
     def one(cond, target, s, e):
         u = target - jax.lax.stop_gradient(denoiser.mean(cond))

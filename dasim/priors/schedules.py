@@ -99,3 +99,10 @@ class SubVPSchedule(_LinearBeta):
 
     def level(self, t):
         return 2 * jnp.sinh(self.integral(t) / 2)
+
+
+SCHEDULES: dict[str, AbstractSchedule] = {
+    "ve": VESchedule(),
+    "vp": VPSchedule(),
+    "sub-vp": SubVPSchedule(),
+}

@@ -67,11 +67,7 @@ def denoising_loss(
 ) -> Float[Array, ""]:
     """The loss of stage two; 1 for F = 0 if the residual is Gaussian with covariance C."""
     cond, target = batch
-    level_key, noise_key = jax.random.split(key)
-    # stratified levels: the same spread of noise in every batch
-    uniform = (jnp.arange(len(cond)) + jax.random.uniform(level_key)) / len(cond)
-    levels = schedule.draw(uniform)
-    noise = jax.random.normal(noise_key, target.shape, target.dtype)
+    levels, noise = levels_and_noise(schedule, target, key)
 
     def one(cond, target, s, e):
         u = denoiser.cov(cond).whiten(target - jax.lax.stop_gradient(denoiser.mean(cond)))
@@ -80,6 +76,16 @@ def denoising_loss(
         return jnp.mean((denoiser.correction((u + s * e) / root, s, cond) - wanted) ** 2)
 
     return jnp.mean(jax.vmap(one)(cond, target, levels, noise))
+
+
+def levels_and_noise(
+    schedule: AbstractSchedule, target: Float[Array, "batch n"], key: Key
+) -> tuple[Float[Array, " batch"], Float[Array, "batch n"]]:
+    """A noise level and standard normal numbers for each of a batch."""
+    level_key, noise_key = jax.random.split(key)
+    # stratified levels: the same spread of noise in every batch
+    uniform = (jnp.arange(len(target)) + jax.random.uniform(level_key)) / len(target)
+    return schedule.draw(uniform), jax.random.normal(noise_key, target.shape, target.dtype)
 
 
 def fit(

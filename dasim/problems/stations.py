@@ -12,6 +12,7 @@ from dasim import models, observe, weather
 from dasim.observe import Gaussian, Observation, Select, check_observations
 from dasim.problems.base import Problem, checks, quality
 from dasim.problems.wind import WindReports
+from dasim.reportable import LIMITS
 from dasim.transitions import ModelTransition
 from dasim.types import DataError, Key, Observations
 
@@ -97,7 +98,7 @@ class WeatherStations(Problem):
                 )
         plain = [j for j in range(len(std)) if j not in reports.censored]
         parts = [(Gaussian(std=std[plain]), plain)]
-        for quantity, limits in weather.LIMITS.items() if reports.censored else ():
+        for quantity, limits in LIMITS.items() if reports.censored else ():
             own = [j for j, q in reports.censored.items() if q == quantity]
             limits = {
                 side: (limit - reports.cycle[0, own]) / reports.scale[own]
