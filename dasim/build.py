@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dasim import config as schema
-from dasim import filters
+from dasim import filters, observe
 from dasim.covariance import as_covariance
 from dasim.problems import Problem
 
@@ -43,9 +43,31 @@ def make_filter(method: schema.Method, problem: Problem) -> filters.AbstractFilt
         ConfigError: a setting that the problem or the filter cannot have.
     """
     try:
-        return _filter(method, problem)
+        return _estimating(_filter(method, problem), problem)
     except ValueError as error:
         raise schema.ConfigError(f"{method.name}: {error}") from None
+
+
+def _estimating(filter, problem):
+    asked = problem.error_estimation
+    if asked is None:
+        return filter
+    error = problem.observation.error
+    if not isinstance(error, observe.Gaussian):
+        raise schema.ConfigError(
+            f"error_estimation: is of Gaussian errors, not of {type(error).__name__}; leave it "
+            "out, or leave observe.error and censored reports out"
+        )
+    n_obs = problem.observations.value.shape[1]
+    return filters.OnlineErrors(
+        filter,
+        n_obs,
+        filters.Predictors(asked.bias) if asked.bias else None,
+        tuple(asked.bias.values()),
+        asked.std,
+        (0,) * n_obs if asked.shared else None,
+        asked.memory,
+    )
 
 
 def _filter(method, problem):

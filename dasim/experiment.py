@@ -41,7 +41,7 @@ def _writing(path: Path):
 
 
 def _keep(info: Analysis):
-    return info.forecast, info.analysis, info.log_evidence, info.used
+    return info.forecast, info.analysis, info.log_evidence, info.used, info.learned
 
 
 @eqx.filter_jit
@@ -148,9 +148,11 @@ class MethodRun:
             states, saved = jax.block_until_ready(compiled(*arguments, *inputs))
             seconds += time.perf_counter() - began
             forecast, analysis, evidence = (np.asarray(a, float) for a in saved[:3])
-            used = np.asarray(saved[3])
+            used, learned = np.asarray(saved[3]), saved[4]
             diverged = _first_bad(start, forecast[:, :n], analysis[:, :n])
             self.file.write(start, *(a[:, :n] for a in (forecast, analysis, evidence, used)))
+            if learned is not None:
+                self.file.write_learned(start, *(np.asarray(a, float)[:, :n] for a in learned))
             self._save(states, number + 1, seconds, diverged)
             progress(self.method.name, start + n, self.problem.n_cycles, "")
         cycles = sum(n for _, n, _ in chunks)

@@ -105,6 +105,9 @@ class MethodFile:
             used = file.createVariable("used", "i1", seen)
             used.long_name = "observation counted: it was there, and quality control kept it"
             used[:] = 0
+            if problem.error_estimation is not None:
+                self._field(file, "observation_bias", seen, "bias that was taken off")
+                self._field(file, "learned_std", seen, "error std that was used")
 
     def _field(self, file, name, dimensions, long_name):
         variable = file.createVariable(name, "f4", dimensions, fill_value=FILL)
@@ -195,6 +198,15 @@ class MethodFile:
             file["used"][rows] = np.swapaxes(used[:, :n], 0, 1) if self.real else used[0, :n]
             evidence = log_evidence[:, :n].T if self.real else log_evidence[0, :n]
             file["log_evidence"][rows] = np.where(np.isfinite(evidence), evidence, FILL)
+
+    def write_learned(self, start: int, bias: np.ndarray, std: np.ndarray):
+        """Fill in what a method learned of the errors, `(fold, cycle, obs)`, from `start` on."""
+        n = min(bias.shape[1], self.problem.n_cycles - start)
+        with _opened(self.path, "r+") as file:
+            for name, values in ("observation_bias", bias), ("learned_std", std):
+                if self.real:
+                    values = np.swapaxes(values * self.problem.reports.scale, 0, 1)
+                file[name][start : start + n] = (values if self.real else values[0])[:n]
 
     def _drawn(self, members):
         """At most `ENERGY_MEMBERS` of the members, the same at each cycle.

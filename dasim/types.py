@@ -47,6 +47,18 @@ class Observations(eqx.Module):
         return self.time.shape[0]
 
 
+class Learned(NamedTuple):
+    """What was known of a cycle's observation errors; see `dasim.filters.OnlineErrors`.
+
+    Attributes:
+        bias: taken off the values, `(obs,)`.
+        std: error standard deviations that were used, `(obs,)`.
+    """
+
+    bias: Float[Array, " obs"]
+    std: Float[Array, " obs"]
+
+
 class Analysis(NamedTuple):
     """What one filter step tells about itself; `save` functions choose from it.
 
@@ -60,6 +72,7 @@ class Analysis(NamedTuple):
             `(member, *state)`; None of a filter.
         used: the observations that counted: those of the mask but for what quality control left
             out, `(obs,)`.
+        learned: of a filter that learns about the observations' errors, what it took for them.
     """
 
     forecast: Ensemble
@@ -68,3 +81,4 @@ class Analysis(NamedTuple):
     log_evidence: Float[Array, ""]
     smoothed: Ensemble | None = None
     used: Bool[Array, " obs"] | None = None
+    learned: Learned | None = None

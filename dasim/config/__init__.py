@@ -1,5 +1,6 @@
 """YAML configs: their schemas, and how they are read."""
 
+from dasim.config.errors import ErrorEstimation as ErrorEstimation
 from dasim.config.errors import QualityControl as QualityControl
 from dasim.config.methods import AnyMethod as AnyMethod
 from dasim.config.methods import LETKFMethod as LETKFMethod

@@ -101,3 +101,20 @@ class QualityControl(Section):
         if self.range is not None and not self.range[0] < self.range[1]:
             raise ValueError(f"range is {list(self.range)}, expected the lower end first")
         return self
+
+
+class ErrorEstimation(Section):
+    """What is learned about the observations' errors; see `dasim.filters.OnlineErrors`."""
+
+    bias: dict[Literal["constant", "value"], PositiveFloat] = Field(
+        {}, description="predictors of the bias, and what is expected of their coefficients' size"
+    )
+    std: bool = Field(False, description="a factor on the error's standard deviation")
+    shared: bool = Field(False, description="one bias and one factor for all sensors")
+    memory: float = Field(100.0, gt=1, description="cycles after which the past counts 1 / e")
+
+    @validator(mode="after")
+    def _something(self):
+        if not self.bias and not self.std:
+            raise ValueError("give bias, std: true, or both")
+        return self

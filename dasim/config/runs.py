@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic import model_validator as validator
 
-from dasim.config.errors import ErrorModel, QualityControl
+from dasim.config.errors import ErrorEstimation, ErrorModel, QualityControl
 from dasim.config.methods import AnyMethod, Tune
 from dasim.config.section import NAME, Section
 from dasim.config.systems import System
@@ -110,6 +110,7 @@ class Run(Sourced):
     methods: list[AnyMethod] = Field(min_length=1)
     events: list[EventSection] = []
     quality_control: QualityControl | None = None
+    error_estimation: ErrorEstimation | None = None
     tune: Tune = Tune()
 
     @validator(mode="after")

@@ -27,6 +27,8 @@ from dasim.filters.kalman import ExtendedKalmanFilter as ExtendedKalmanFilter
 from dasim.filters.kalman import KalmanFilter as KalmanFilter
 from dasim.filters.letkf import LETKF as LETKF
 from dasim.filters.mixture import GaussianMixtureFilter as GaussianMixtureFilter
+from dasim.filters.online import OnlineErrors as OnlineErrors
+from dasim.filters.online import Predictors as Predictors
 from dasim.filters.particle import BootstrapParticleFilter as BootstrapParticleFilter
 from dasim.filters.serial import EAKF as EAKF
 from dasim.filters.serial import ESRF as ESRF

@@ -21,4 +21,6 @@ from dasim.types import Key
 
 def make_problem(run: schema.Run, key: Key) -> Problem:
     """The problem that a config describes."""
-    return Twin(run, key) if run.system is not None else WeatherStations(run, key)
+    problem = Twin(run, key) if run.system is not None else WeatherStations(run, key)
+    problem.error_estimation = run.error_estimation
+    return problem

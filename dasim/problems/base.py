@@ -60,6 +60,7 @@ class Problem(abc.ABC):
         folds: a name for each fold.
         segment: cycles after which the ensemble is drawn anew.
         scored: cycles that count, `(cycle,)`.
+        error_estimation: what every method is to learn about the observations' errors.
     """
 
     kind: str
@@ -69,6 +70,7 @@ class Problem(abc.ABC):
     folds: tuple[str, ...]
     segment: int
     scored: np.ndarray
+    error_estimation: schema.ErrorEstimation | None = None
 
     @property
     def n_cycles(self) -> int:

@@ -157,15 +157,51 @@ def measure_probability(name: str, method: str, labels: list[str], seeds: int, *
             keep([name, method, label, str(seed)], value)
 
 
+def rejected(name: str, functions: dict) -> dict[str, np.ndarray] | None:
+    """Functionals of the prior's plain draws that lie in the event; None where too few do."""
+    prior = prior_of(name)
+
+    @jax.jit
+    def batch(key):
+        def one(k):
+            x = sample(prior.denoiser, prior.schedule, None, k, prior.n_steps)
+            return {label: f(x.reshape(prior.shape)) for label, f in functions.items()}
+
+        return jax.vmap(one)(jax.random.split(key, 500))
+
+    found, inside = [], 0
+    for i in range(COUNTED // 500):
+        drawn = {
+            k: np.asarray(v) for k, v in batch(jax.random.fold_in(jax.random.key(6), i)).items()
+        }
+        found.append(drawn)
+        inside += int(np.sum(drawn["event"] > 0))
+        if inside >= 1000:
+            break
+    whole = {k: np.concatenate([d[k] for d in found]) for k in functions}
+    return {k: v[whole["event"] > 0] for k, v in whole.items()} if inside >= 200 else None
+
+
+def compared(got: dict, true: dict) -> dict[str, list[float]]:
+    """Kolmogorov's and Smirnov's distance of each functional's laws, and its p-value."""
+    tests = {k: ks_2samp(v, true[k], method="asymp") for k, v in got.items() if k != "mode"}
+    return {k: [float(t.statistic), float(t.pvalue)] for k, t in tests.items()}
+
+
 def measure_draws(name: str):
-    """Draws given the event of the paper, by several samplers, against the truth's."""
+    """Draws given the event of the paper, by several samplers, against the truth's.
+
+    The prior's own draws in the event say what the sampler owes to the prior.
+    """
     case, prior = CASES[name], prior_of(name)
     functions = {"event": case.event, **case.others, "mode": case.mode}
     true = truth(name, WINDOWS, functions, 1)
-    inside = true["event"] > 0
+    inside, width = true["event"] > 0, float(true["event"].std())
+    true = {k: v[inside] for k, v in true.items()}
+    own = rejected(name, functions)
     event = Exceeds(case.event, 0.0)
-    width = float(true["event"].std())
     kinds = {
+        "the prior's, by rejection": None,
         "splitting": None,
         "smc": (MomentGuidance(), True),
         "score": (MomentGuidance(), False),
@@ -177,7 +213,11 @@ def measure_draws(name: str):
         if label in known()[name].get("draws", {}):
             continue
         began = time.perf_counter()
-        if kind is None:
+        if label == "the prior's, by rejection":
+            if own is None:
+                continue
+            x = None
+        elif kind is None:
             found = event_probability(prior, event, jax.random.key(3), "splitting", n=1600)
             picks = systematic(jnp.exp(found.log_weights), jax.random.key(4), 500)
             x = found.draws[picks]
@@ -186,15 +226,14 @@ def measure_draws(name: str):
             x = conditional_draws(
                 prior, event, jax.random.key(3), 500, guidance=guidance, weighted=weighted
             )
-        got = {k: np.asarray(v) for k, v in every(x).items()}
-        tests = {
-            k: ks_2samp(got[k], true[k][inside], method="asymp") for k in functions if k != "mode"
-        }
+        got = own if x is None else {k: np.asarray(v) for k, v in every(x).items()}
         value = {
             "inside": float(np.mean(got["event"] >= 0)),
             "mode": float(got["mode"].mean()),
-            "true mode": float(true["mode"][inside].mean()),
-            "ks": {k: [float(t.statistic), float(t.pvalue)] for k, t in tests.items()},
+            "true mode": float(true["mode"].mean()),
+            "ks": compared(got, true),
+            "ks of the prior": None if own is None or x is None else compared(got, own),
+            "n": len(got["event"]),
             "distinct": len(np.unique(got["event"])),
             "seconds": round(time.perf_counter() - began, 1),
         }

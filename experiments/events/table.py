@@ -55,16 +55,28 @@ def systems(results: dict) -> list[str]:
 
 def draws(results: dict) -> list[str]:
     lines = head(
-        "system", "sampler", "inside", "first mode (truth)", "KS p: event, others", "distinct"
+        "system",
+        "sampler",
+        "inside",
+        "first mode (truth)",
+        "KS from the truth: event, others",
+        "from the prior in the event",
+        "draws",
+        "distinct",
     )
     for name, r in results.items():
         for label, d in r.get("draws", {}).items():
-            tests = ", ".join(f"{p:.2g}" for _, p in d["ks"].values())
             lines.append(
                 f"| {name} | {label} | {d['inside']:.3f} | {d['mode']:.3f} ({d['true mode']:.3f}) "
-                f"| {tests} | {d['distinct']} |"
+                f"| {distances(d['ks'])} | {distances(d.get('ks of the prior'))} "
+                f"| {d.get('n', 500)} | {d['distinct']} |"
             )
     return lines
+
+
+def distances(tests: dict | None) -> str:
+    """Kolmogorov's and Smirnov's distances; a star where p > 0.01."""
+    return ", ".join(f"{d:.2f}{'*' * (p > 0.01)}" for d, p in (tests or {}).values())
 
 
 def likelihoods(results: dict) -> list[str]:

@@ -125,7 +125,7 @@ def main():
 
 
 def write(results):
-    """README.md between its marks."""
+    """README.md's table."""
     columns = list(results["none"])
     lines = [f"| fault | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
     for name, rows in results.items():
@@ -135,11 +135,15 @@ def write(results):
             lost = f", {rows[c]['diverged']} lost" if rows[c]["diverged"] else ""
             cells.append(f"{rows[c]['rmse']:.3f} ({ratio:.2f}{lost})")
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    page = HERE / "README.md"
-    head, rest = page.read_text().split("<!-- faults -->")
-    tail = rest.split("<!-- end faults -->")[1]
-    table = "\n".join(lines)
-    page.write_text(f"{head}<!-- faults -->\n\n{table}\n\n<!-- end faults -->{tail}")
+    between_marks("faults", lines)
+
+
+def between_marks(name: str, lines: list[str]):
+    """A table into README.md."""
+    page, marks = HERE / "README.md", (f"<!-- {name} -->", f"<!-- end {name} -->")
+    head, rest = page.read_text().split(marks[0])
+    tail = rest.split(marks[1])[1]
+    page.write_text("\n".join([head + marks[0], "", *lines, "", marks[1] + tail]))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ os.environ.setdefault("NPROC", "8")  # see dasim.cli
 import numpy as np
 import typer
 import yaml
+from faults import between_marks
 
 from dasim import config as schema
 from dasim import tuning
@@ -84,7 +85,7 @@ def measure(name: str, chosen: list[str]):
 
 
 def write():
-    """README.md between its marks."""
+    """README.md's table."""
     results = json.loads(RESULTS.read_text())
     lines = [
         "| sensors | method | CRPS | of the LETKF's | RMSE | spread / RMSE | coverage | settings |",
@@ -105,11 +106,7 @@ def write():
                 f"| {r['crps_analysis']:.4f} ± {r['crps_analysis_stderr']:.4f} | {share} "
                 f"| {r['rmse_analysis']:.3f} | {ratio:.2f} | {r['coverage']:.3f} | {told} |"
             )
-    page = HERE / "README.md"
-    head, rest = page.read_text().split("<!-- table -->")
-    tail = rest.split("<!-- end table -->")[1]
-    table = "\n".join(lines)
-    page.write_text(f"{head}<!-- table -->\n\n{table}\n\n<!-- end table -->{tail}")
+    between_marks("table", lines)
 
 
 def main(
