@@ -120,19 +120,24 @@ def measure_truth(name: str):
     keep([name, "truth"], value)
 
 
-def measure_counts(name: str):
-    """The prior's own probabilities, by plain draws that all events share."""
-    prior = prior_of(name)
-    asked = events(name)
+def plain(prior, functions: dict):
+    """A function of a key: functionals of 500 draws of the prior."""
 
     @jax.jit
     def batch(key):
         def one(k):
             x = sample(prior.denoiser, prior.schedule, None, k, prior.n_steps)
-            return {n: e.holds(x.reshape(prior.shape)) for n, e in asked.items()}
+            return {label: f(x.reshape(prior.shape)) for label, f in functions.items()}
 
         return jax.vmap(one)(jax.random.split(key, 500))
 
+    return batch
+
+
+def measure_counts(name: str):
+    """The prior's own probabilities, by plain draws that all events share."""
+    prior, asked = prior_of(name), events(name)
+    batch = plain(prior, {label: event.holds for label, event in asked.items()})
     total = dict.fromkeys(asked, 0)
     for i in range(COUNTED // 500):
         for label, inside in batch(jax.random.fold_in(jax.random.key(5), i)).items():
@@ -159,23 +164,11 @@ def measure_probability(name: str, method: str, labels: list[str], seeds: int, *
 
 def rejected(name: str, functions: dict) -> dict[str, np.ndarray] | None:
     """Functionals of the prior's plain draws that lie in the event; None where too few do."""
-    prior = prior_of(name)
-
-    @jax.jit
-    def batch(key):
-        def one(k):
-            x = sample(prior.denoiser, prior.schedule, None, k, prior.n_steps)
-            return {label: f(x.reshape(prior.shape)) for label, f in functions.items()}
-
-        return jax.vmap(one)(jax.random.split(key, 500))
-
-    found, inside = [], 0
+    batch, found, inside = plain(prior_of(name), functions), [], 0
     for i in range(COUNTED // 500):
-        drawn = {
-            k: np.asarray(v) for k, v in batch(jax.random.fold_in(jax.random.key(6), i)).items()
-        }
-        found.append(drawn)
-        inside += int(np.sum(drawn["event"] > 0))
+        drawn = batch(jax.random.fold_in(jax.random.key(6), i))
+        found.append({k: np.asarray(v) for k, v in drawn.items()})
+        inside += int(np.sum(found[-1]["event"] > 0))
         if inside >= 1000:
             break
     whole = {k: np.concatenate([d[k] for d in found]) for k in functions}
