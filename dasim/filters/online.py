@@ -163,7 +163,7 @@ class OnlineErrors(AbstractFilter):
             beta = jnp.linalg.solve(precision, (known + pull)[..., None])[..., 0]
             ours = ours._replace(precision=precision, beta=beta)
         if self.variance:
-            both = (value - bias - after.mean(0)) * (value - bias - before.mean(0)) / r
+            both = ((value - bias - before.mean(0)) ** 2 - before.var(0, ddof=1)) / r
             fading = (1 - keep) * WORTH
             ours = ours._replace(
                 product=keep * state.product + fading + total(jnp.where(used, both, 0.0)),
