@@ -285,7 +285,7 @@ def figures(methods, colours, best):
         yield f"Analysis of {best}", caption, plot_maps.withheld_map(**v.chart, unit=unit)
     some = np.unique(np.linspace(0, len(v.labels) - 1, 6).round().astype(int))
     windows = {} if real else {best: (recent, some)}
-    for station in _busiest(v.stations, good) if len(v.times) > 1 else ():
+    for station in _busiest(v.stations, good) if real and len(v.times) > 1 else ():
         own = np.flatnonzero((np.array(v.stations) == station) & good.any(0))
         time = np.arange(len(v.times))[richest_window(v.times, good[:, own])]
         windows[f"{best} without station {station}"] = (time, own)
