@@ -75,6 +75,8 @@ def _filter(method, problem):
     options = method.model_dump(exclude={"name", "kind", "transition", "members"})
     if kind == "KalmanFilter":
         filters.KalmanFilter.check(problem.transition(method.transition), problem.observation)
+        if problem.initial_moments is not None:
+            options["initial"] = tuple(map(jnp.asarray, problem.initial_moments))
     if "localization_radius" in options:
         options["localization"] = _localization(options.pop("localization_radius"), problem)
     if kind == "ConditionalScoreFilter":

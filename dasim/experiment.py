@@ -226,10 +226,11 @@ def _run(settings, folder, resume, progress):
     cycles = {"total": problem.n_cycles, "scored": int(problem.scored.sum())}
     scores: dict = {"methods": {}, "cycles": cycles}
     if problem.kind == "real":
-        reports = problem.reports
-        scores["units"] = {v: reports.quantities[v.split(".")[1]] for v in reports.variables}
+        scores["units"] = {f"{f}.{q}": u for f in problem.folds for q, u in problem.units.items()}
+        if problem.law is not None:
+            scores["field"] = problem.law
         scores["withheld"] = reference_scores(problem)
-        if reports.censored:
+        if problem.censored:
             scores["withheld_events"] = {"persistence": event_scores(problem)}
     came = {e.name: forecasts.outcomes(e.event, e.within, problem.truth) for e in events}
     diverged = []
@@ -240,7 +241,7 @@ def _run(settings, folder, resume, progress):
         if problem.kind == "real":
             for station, table in one.file.withheld_scores().items():
                 scores["withheld"][station][one.method.name] = table
-            if problem.reports.censored:
+            if problem.censored:
                 scores["withheld_events"][one.method.name] = one.file.withheld_events()
             with _writing(folder / "feedback"):
                 write_feedback(folder / "feedback", one.method.name, one.file, problem)

@@ -18,10 +18,11 @@ import yaml
 from scipy.special import ndtr
 from scipy.stats import chi2
 
-from dasim import plot, plot_events
+from dasim import plot, plot_events, plot_maps
 from dasim.diagnostics import effective_number, rank_chi_square, rank_histogram
 
 BLOCK = 2**23  # values of an ensemble held at a time
+SERIES = 6  # stations with a figure of their own
 DASH = "\N{EN DASH}"
 NOISE = np.array([NormalDist().inv_cdf((i + 0.5) / 9) for i in range(9)])  # stratified normal draws
 CSS = """body{font:15px/1.5 system-ui,sans-serif;color:#222;background:#fff;max-width:980px;
@@ -68,21 +69,29 @@ def read_verification(path, band=False):
     """
     with xr.open_dataset(path, engine="netcdf4") as ds:
         analysis, times, scored = ds["analysis"], ds["time"].values, ds["scored"].values > 0
-        dims, std, stations = analysis.dims[2:], 0.0, []
+        dims, stations = analysis.dims[2:], []
         if real := "withheld" in dims:
             folds, station = _text(ds["withheld"]), _text(ds["station"])
-            used = [i for i, name in enumerate(station) if name in folds]
+            if gridded := "analysis_withheld" in ds:
+                held = ds["fold"].values >= 0
+                used = np.flatnonzero(held.any(0)).tolist()
+                field, analysis, own_fold = analysis, ds["analysis_withheld"], (..., used)
+            else:
+                held = np.array([name in folds for name in station])[None]
+                used = np.flatnonzero(held[0]).tolist()
+                own_fold = (..., [folds.index(station[i]) for i in used], used)
             stations = [station[i] for i in used]
-            own_fold = (..., [folds.index(name) for name in stations], used)
             name, unit = _text(ds["variable"]), _text(ds["units"])
             labels = [f"{name[i].removeprefix(station[i] + '.')} ({unit[i]})" for i in used]
-            reference = ds["observation"].values[:, used].astype(float)
-            std = ds["observation_std"].values[used].astype(float)
+            reference = np.where(held, ds["observation"].values, np.nan)[:, used].astype(float)
+            std = ds["observation_std"].values[..., used].astype(float)
+            std = np.broadcast_to(std, reference.shape)
         else:
             at = [_text(ds[d]) if d in ds.variables else range(ds.sizes[d]) for d in dims]
             index = np.ndindex(analysis.shape[2:])
             labels = [" ".join(str(a[i]) for a, i in zip(at, k, strict=True)) for k in index]
             reference = ds["truth"].values.reshape(len(times), -1).astype(float)
+            gridded, std = False, np.zeros(reference.shape)
         reduced = np.full((4 if band else 2, *reference.shape), np.nan)
         ranks, rng = 0, np.random.default_rng(0)
         draws = NOISE if real and band else np.zeros(1)
@@ -92,23 +101,48 @@ def read_verification(path, band=False):
             x = analysis[:, part].values.astype(float)
             x = x[own_fold] if real else x.reshape(*x.shape[:2], -1)
             x[:, ~np.isfinite(x).all(0)] = np.nan
-            reduced[:2, part] = x.mean(0), x.var(0, ddof=min(1, len(x) - 1)) + std**2
+            reduced[:2, part] = x.mean(0), x.var(0, ddof=min(1, len(x) - 1)) + std[part] ** 2
             y = np.where(scored[part, None], reference[part], np.nan)
-            ranks = ranks + rank_histogram(x, y, rng, std)
+            ranks = ranks + rank_histogram(x, y, rng, std[part])
             if band:
-                noisy = (x[:, None] + std * draws[:, None, None]).reshape(-1, *x.shape[1:])
+                noisy = (x[:, None] + std[part] * draws[:, None, None]).reshape(-1, *x.shape[1:])
                 reduced[2:, part] = np.quantile(noisy, [0.05, 0.95], axis=0)
+        chart = _chart(ds, field, used, reduced[0] - reference) if gridded and band else None
+    scale, unit = 1.0, unit[used[0]] if gridded else "state units"
+    if real and not gridded:
+        scale, unit = (
+            pd.DataFrame(reference).std().replace(0, np.nan).to_numpy(),
+            "sensor std. dev.",
+        )
     fields = dict(zip(("mean", "variance", "low", "high"), reduced, strict=False))
     rest = {"labels": labels, "stations": stations, "ranks": ranks, "dims": dims}
+    rest |= {"scale": scale, "unit": unit, "chart": chart}
     return SimpleNamespace(times=times, scored=scored, reference=reference, **fields, **rest)
 
 
+def _chart(ds, analysis, used, error):
+    """Arguments of a map of the last cycle that is scored and has the most withheld reports."""
+    count = np.where(ds["scored"].values > 0, np.isfinite(error).sum(1), 0)
+    if not count.any():
+        return None
+    cycle = len(count) - 1 - int(np.argmax(count[::-1]))
+    some = np.isfinite(error[cycle])
+    names = analysis.dims[3:]
+    places = np.stack([ds[f"sensor_{n}"].values[used] for n in names], 1)
+    return {
+        "axes": [ds[n].values for n in names],
+        "field": analysis[:, cycle].values.mean((0, 1), dtype=float),
+        "places": places[some],
+        "error": error[cycle][some],
+        "time": ds["time"].values[cycle],
+    }
+
+
 def error_and_spread(v):
-    """Error and spread `(time, n)`, NaN where missing; for real sensors over their std. dev."""
+    """Error and spread `(time, n)`, in the unit `v.unit`, NaN where missing."""
     error, spread = v.mean - v.reference, np.sqrt(v.variance)
-    scale = pd.DataFrame(v.reference).std().replace(0, np.nan).to_numpy() if v.stations else 1.0
     missing = np.isnan(error + spread)
-    return np.where(missing, np.nan, error / scale), np.where(missing, np.nan, spread / scale)
+    return np.where(missing, np.nan, error / v.scale), np.where(missing, np.nan, spread / v.scale)
 
 
 def flatness(v):
@@ -168,7 +202,7 @@ def withheld_table(station, rows, units, colours):
         columns += [((variable, key), (top, heading), best) for key, heading, best in WITHHELD]
         for name in rows:
             flat[name] |= {(variable, key): value for key, value in scores[name].items()}
-    return f"<h3>Withheld station {escape(station)}</h3>{_table(flat, columns, colours, {})}"
+    return f"<h3>Withheld: {escape(station)}</h3>{_table(flat, columns, colours, {})}"
 
 
 def describe(config, cycles):
@@ -192,23 +226,32 @@ def richest_window(times, present, days=14):
     return slice(start, start + length)
 
 
+def _busiest(stations, good):
+    """The stations, in their order; of more than `SERIES` those with most reports."""
+    count = pd.Series(good.sum(0)).groupby(np.array(stations), sort=False).sum()
+    kept = set(count.sort_values(ascending=False, kind="stable").index[:SERIES])
+    return [name for name in count.index if name in kept]
+
+
 def figures(methods, colours, best):
     """Yield `(title, caption, figure)` of `methods` `{name: verification}`, `best` in detail."""
     v, real = methods[best], bool(methods[best].stations)
     width = plot.smoothing_width(len(v.times))
-    unit, xlabel = ("sensor std. dev.", "time (UTC)") if real else ("state units", "model time")
+    unit, xlabel = v.unit, "time (UTC)" if real else "model time"
     kind, noise = ("report", " with observation error") if real else ("truth", "")
     pairs = {name: error_and_spread(each) for name, each in methods.items()}
     rms = lambda x: np.sqrt(pd.DataFrame(x**2).mean(axis=1).to_numpy())
     series = {name: [rms(error), rms(spread)] for name, (error, spread) in pairs.items()}
     bins = {n: plot.spread_skill_bins(s[v.scored], e[v.scored]) for n, (e, s) in pairs.items()}
-    yield (
-        "Error and spread over time",
-        f"RMSE of the analysis mean against the {kind} and spread of the ensemble{noise}, "
-        f"{f'means over {width} cycles' if width > 1 else 'each cycle'}; grey is not scored. "
-        "Good is low, steady, and the two alike: a spread below the RMSE is overconfident.",
-        plot.error_over_time(v.times, series, colours, v.scored, f"RMSE, spread ({unit})", xlabel),
-    )
+    if len(v.times) > 1:
+        axis = f"RMSE, spread ({unit})"
+        yield (
+            "Error and spread over time",
+            f"RMSE of the analysis mean against the {kind} and spread of the ensemble{noise}, "
+            f"{f'means over {width} cycles' if width > 1 else 'each cycle'}; grey is not scored. "
+            "Good is low, steady, and the two alike: a spread below the RMSE is overconfident.",
+            plot.error_over_time(v.times, series, colours, v.scored, axis, xlabel),
+        )
     yield (
         "Rank histograms",
         f"The rank of the {kind} in the analysis ensemble{noise}; bars are cut at 4. Flat (dashed) "
@@ -234,9 +277,15 @@ def figures(methods, colours, best):
         field = (v.times[recent], v.reference[recent], means, v.dims[0], xlabel, unit)
         yield "Truth, analysis and error", caption, plot.hovmoller(*field)
         return
+    if v.chart:
+        caption = (
+            "The last cycle with most withheld reports; the mean of all folds, and its error at "
+            "each sensor in the fold that withholds it. Good errors are pale and unstructured."
+        )
+        yield f"Analysis of {best}", caption, plot_maps.withheld_map(**v.chart, unit=unit)
     some = np.unique(np.linspace(0, len(v.labels) - 1, 6).round().astype(int))
     windows = {} if real else {best: (recent, some)}
-    for station in dict.fromkeys(v.stations):
+    for station in _busiest(v.stations, good) if real and len(v.times) > 1 else ():
         own = np.flatnonzero((np.array(v.stations) == station) & good.any(0))
         time = np.arange(len(v.times))[richest_window(v.times, good[:, own])]
         windows[f"{best} without station {station}"] = (time, own)

@@ -13,12 +13,13 @@ import netCDF4
 import numpy as np
 
 from dasim.diagnostics import Scores, energy_score, score, summarize, time_mean
-from dasim.problems import Problem, Twin
+from dasim.problems import Problem, RealSensors
 from dasim.reportable import EVENTS
 from dasim.types import DasimError, DataError
 from dasim.withheld import chances, event_scores, score_table
 
 FILL = np.float32(netCDF4.default_fillvals["f4"])
+DEGREES = {"latitude": "degrees_north", "longitude": "degrees_east"}
 ENERGY_MEMBERS = 50  # drawn for the energy score, whose cost grows with their square
 
 
@@ -39,7 +40,8 @@ def _opened(path: Path, mode: str, **options) -> Iterator[netCDF4.Dataset]:
 
 
 def _labels(file, name: str, dimension: str, values):
-    width = max(len(v) for v in values)
+    values = [v.encode() for v in values]
+    width = max(1, *map(len, values))
     if f"{name}_length" not in file.dimensions:
         file.createDimension(f"{name}_length", width)
     variable = file.createVariable(name, "S1", (dimension, f"{name}_length"))
@@ -52,16 +54,18 @@ class MethodFile:
 
     def __init__(self, path: Path, problem: Problem, members: int, save_forecast: bool):
         self.path, self.problem, self.members = path, problem, members
-        self.real = not isinstance(problem, Twin)
+        self.real = isinstance(problem, RealSensors)
         self.save_forecast = save_forecast
         if self.real:
-            self.space = ("withheld", "variable")
+            self.space = self.verified = ("withheld", "variable")
+            if problem.axes is not None:
+                self.space = ("withheld", *problem.axes)
         else:
             one = "site" if len(problem.shape) == 1 and problem.shape[0] > 9 else "variable"
             names = (
                 [one] if len(problem.shape) == 1 else [f"x{i}" for i in range(len(problem.shape))]
             )
-            self.space = tuple(names)
+            self.space = self.verified = tuple(names)
 
     def create(self, name: str, kind: str, burn_in: int):
         """Write the header, the coordinates, and fill values everywhere else."""
@@ -90,12 +94,15 @@ class MethodFile:
             for stage in ("analysis", "forecast"):
                 for field in Scores._fields:
                     self._field(
-                        file, f"{field}_{stage}", ("time", *self.space), f"{field} of the {stage}"
+                        file,
+                        f"{field}_{stage}",
+                        ("time", *self.verified),
+                        f"{field} of the {stage}",
                     )
                 if not self.real:
                     self._field(file, f"energy_{stage}", ("time",), f"energy score of the {stage}")
             evidence = ("time", "withheld") if self.real else ("time",)
-            if self.real and problem.reports.censored:
+            if self.real and problem.censored:
                 file.createDimension("event", len(EVENTS))
                 _labels(file, "event", "event", list(EVENTS))
                 what = "probability of the event at the withheld station, of the analysis"
@@ -140,22 +147,41 @@ class MethodFile:
         observed[:] = np.where(mask, np.asarray(problem.observations.value), FILL)
 
     def _real_header(self, file, time):
-        problem, reports = self.problem, self.problem.reports
-        time.units, time.calendar = "hours since 2013-01-01 00:00:00", "standard"
-        time.standard_name = "time"
+        problem = self.problem
+        time.units = f"hours since {problem.epoch:%Y-%m-%d %H:%M:%S}"
+        time.calendar, time.standard_name = "standard", "time"
         file.createDimension("withheld", len(problem.folds))
-        file.createDimension("variable", len(reports.variables))
+        file.createDimension("variable", len(problem.station))
         _labels(file, "withheld", "withheld", problem.folds)
-        _labels(file, "variable", "variable", reports.variables)
-        parts = [v.split(".") for v in reports.variables]
-        _labels(file, "station", "variable", [s for s, _ in parts])
-        _labels(file, "quantity", "variable", [q for _, q in parts])
-        _labels(file, "units", "variable", [reports.quantities[q] for _, q in parts])
+        _labels(file, "variable", "variable", problem.sensors)
+        _labels(file, "station", "variable", problem.station)
+        _labels(file, "quantity", "variable", problem.quantity)
+        _labels(file, "units", "variable", [problem.units[q] for q in problem.quantity])
         what = "observation error std; zero where members are draws of the report itself"
-        self._field(file, "observation_std", ("variable",), what)[:] = problem.added_std
-        observed = self._field(file, "observation", ("time", "variable"), "report, own units")
-        values = reports.reported(reports.values[problem.index])
-        observed[:] = np.where(np.isfinite(values), values, FILL)
+        space = ("time", "variable")
+        std = self._field(file, "observation_std", space[-problem.added_std.ndim :], what)
+        std[:] = problem.added_std
+        observed = self._field(file, "observation", space, "report, own units")
+        observed[:] = np.where(np.isfinite(problem.values), problem.values, FILL)
+        if problem.axes is not None:
+            self._grid_header(file)
+
+    def _grid_header(self, file):
+        problem = self.problem
+        for name, values in problem.axes.items():
+            file.createDimension(name, len(values))
+            axis = file.createVariable(name, "f8", (name,))
+            axis.standard_name, axis.units = name, DEGREES[name]
+            axis[:] = values
+        for name, unit in DEGREES.items():
+            place = file.createVariable(f"sensor_{name}", "f8", ("variable",))
+            place.standard_name, place.units = name, unit
+            place[:] = getattr(problem, name)
+        fold = file.createVariable("fold", "i4", ("time", "variable"))
+        fold.long_name = "number of the fold that withholds the sensor, -1 where none does"
+        fold[:] = np.where(problem.withheld.any(0), problem.withheld.argmax(0), -1)
+        members = ("realization", "time", "variable")
+        self._field(file, "analysis_withheld", members, "analysis ensemble at withheld sensors")
 
     def check(self):
         """Refuse a file that does not hold this run's variables."""
@@ -184,15 +210,22 @@ class MethodFile:
         rows = slice(start, start + n)
         with _opened(self.path, "r+") as file:
             for stage, ensemble in (("analysis", analysis), ("forecast", forecast)):
-                members = self._in_own_units(np.moveaxis(ensemble[:, :n], 2, 0), rows)
+                raw = np.moveaxis(ensemble[:, :n], 2, 0)
+                members = self.problem.sensed(raw, rows) if self.real else raw[:, 0]
                 for field, values in zip(Scores._fields, self._verify(members, rows), strict=True):
                     file[f"{field}_{stage}"][rows] = np.where(np.isfinite(values), values, FILL)
                 if not self.real:
                     values = energy_score(self._drawn(members), self.problem.truth[rows])
                     file[f"energy_{stage}"][rows] = np.where(np.isfinite(values), values, FILL)
-                if stage == "analysis" and self.real and self.problem.reports.censored:
+                if stage == "analysis" and self.real and self.problem.censored:
                     values = chances(self.problem, ensemble[:, :n], rows)
                     file["chance"][rows] = np.where(np.isfinite(values), values, FILL)
+                if self.space != self.verified:
+                    if stage == "analysis":
+                        own = self.problem.withheld[:, rows].argmax(0)[:, None]
+                        own = np.take_along_axis(members, own[None], 2)[:, :, 0]
+                        file["analysis_withheld"][:, rows] = np.where(np.isfinite(own), own, FILL)
+                    members = self.problem.fields(raw)
                 if stage == "analysis" or self.save_forecast:
                     file[stage][:, rows] = np.where(np.isfinite(members), members, FILL)
             file["used"][rows] = np.swapaxes(used[:, :n], 0, 1) if self.real else used[0, :n]
@@ -205,7 +238,7 @@ class MethodFile:
         with _opened(self.path, "r+") as file:
             for name, values in ("observation_bias", bias), ("learned_std", std):
                 if self.real:
-                    values = np.swapaxes(values * self.problem.reports.scale, 0, 1)
+                    values = np.swapaxes(values * self.problem.unit, 0, 1)
                 file[name][start : start + n] = (values if self.real else values[0])[:n]
 
     def _drawn(self, members):
@@ -218,32 +251,15 @@ class MethodFile:
             return members
         return members[np.random.default_rng(0).permutation(self.members)[:ENERGY_MEMBERS]]
 
-    def _in_own_units(self, members, rows):
-        """`(member, fold, cycle, *state)` to `(member, cycle, [fold,] *state)` in own units.
-
-        Of censored quantities with their errors, as they would be reported.
-        """
-        if not self.real:
-            return members[:, 0]
-        reports, index = self.problem.reports, self.problem.index[rows]
-        own = np.moveaxis(members, 1, 2) * reports.scale + reports.cycle[index][:, None]
-        if not reports.censored:
-            return own
-        j = list(reports.censored)
-        noise = np.random.default_rng([rows.start, 8]).normal(size=(*own.shape[:-1], len(j)))
-        own[..., j] += noise * self.problem.std[j]
-        return reports.reported(own)
-
     def _verify(self, members, rows) -> Scores:
         if not self.real:
             return score(members, self.problem.truth[rows])
         # a report is compared with members that carry its error, too
         noise = np.random.default_rng([rows.start, 7]).normal(size=members.shape)
-        reports = self.problem.reports.reported(
-            self.problem.reports.values[self.problem.index[rows]]
-        )
-        value = np.broadcast_to(reports[:, None], members.shape[1:])
-        with_error = score(members + noise * self.problem.added_std, value)
+        value = np.broadcast_to(self.problem.values[rows][:, None], members.shape[1:])
+        std = self.problem.added_std
+        std = std if std.ndim == 1 else std[rows][:, None]
+        with_error = score(members + noise * std, value)
         bare = members.mean(0) - value
         return with_error._replace(error=bare)
 
@@ -264,8 +280,8 @@ class MethodFile:
         for stage in ("analysis", "forecast"):
             fields = Scores(*(self.read(f"{f}_{stage}")[scored] for f in Scores._fields))
             if self.real:
-                keep = self._withheld_cells()
-                scale = self.problem.reports.reported_scale
+                keep = np.moveaxis(self.problem.withheld[:, scored], 0, 1)
+                scale = self.problem.scale
                 fields = fields._replace(
                     error=fields.error / scale,
                     variance=fields.variance / scale**2,
@@ -284,20 +300,14 @@ class MethodFile:
         out["log_evidence"] = float(np.nanmean(evidence)) if np.isfinite(evidence).any() else None
         return out
 
-    def _withheld_cells(self) -> np.ndarray:
-        folds = np.array(self.problem.folds)
-        return folds[:, None] == self.problem.station[None, :]
-
     def withheld_scores(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Real sensors: scores at each withheld station's variables, in their own units."""
+        """Real sensors: scores of each fold at what it withholds, in own units."""
         scored = self.problem.scored
         fields = Scores(*(self.read(f"{f}_analysis")[scored] for f in Scores._fields))
-        cells = self._withheld_cells()
         out = {}
-        for f, station in enumerate(self.problem.folds):
-            columns = np.flatnonzero(cells[f])
-            one = Scores(*(a[:, f][:, columns] for a in fields))
-            out[station] = score_table(one, [self.problem.reports.variables[c] for c in columns])
+        for f, name in enumerate(self.problem.folds):
+            own = Scores(*(a[:, f] for a in fields))
+            out[name] = score_table(own, self.problem.quantity, self.problem.withheld[f][scored])
         return out
 
     def withheld_events(self) -> dict[str, dict[str, dict[str, float]]]:

@@ -10,7 +10,6 @@ from jaxtyping import Array, Float
 
 from dasim.covariance import AbstractCovariance, DenseCovariance, as_covariance
 from dasim.models.base import AbstractModel
-from dasim.models.linear import LinearGaussian
 from dasim.observe import Observation
 from dasim.priors.denoisers import AbstractDenoiser, GaussianDenoiser
 from dasim.priors.sampler import DEFAULT_STEPS, flow
@@ -151,7 +150,7 @@ class ModelTransition(AbstractTransition):
 
     @property
     def linear(self):
-        return isinstance(self.model, LinearGaussian)
+        return self.model.linear
 
     def _noises(self, x, t) -> list[AbstractCovariance]:
         """Covariances of what a step from x at t adds: the model's own and this transition's."""

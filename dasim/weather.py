@@ -23,6 +23,20 @@ from dasim.types import DataError
 STATIONS = ("EWR", "JFK", "LGA")
 QUANTITIES = {"temp": "degC", "dewp": "degC", "u": "mph", "v": "mph", "pressure": "hPa"}
 VARIABLES = tuple(f"{station}.{quantity}" for station in STATIONS for quantity in QUANTITIES)
+PLACES = {  # degrees north and east
+    "EWR": (40.6925, -74.1687),
+    "JFK": (40.6398, -73.7789),
+    "LGA": (40.7772, -73.8726),
+}
+NAMES = {  # of the quantities in observation files
+    "temp": "airTemperature",
+    "dewp": "dewPointTemperature",
+    "u": "windEastward",
+    "v": "windNorthward",
+    "pressure": "pressureReducedToMeanSeaLevel",
+    "visib": "horizontalVisibility",
+    "precip": "precipitationAmount",
+}
 EPOCH = pd.Timestamp("2013-01-01T00:00:00Z")
 COPIES = 6  # draws of what stands behind the censored reports
 MAX_WIND = 100.0  # mph; a report above is a broken one

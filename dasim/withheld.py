@@ -1,54 +1,53 @@
 """Scores at withheld stations: of quantities, of events, and of simple references."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.special import ndtri
 
 from dasim.diagnostics import Scores, score
 from dasim.reportable import EVENTS, chance
 
 
-def score_table(scores: Scores, variables: list[str]) -> dict[str, dict[str, float]]:
-    """RMSE, spread, CRPS, coverage and count of each variable; arrays are `(time, variable)`."""
-    valid = np.isfinite(scores.error)
-    count = valid.sum(0)
-    out = {}
-    for j, name in enumerate(variables):
-        rows = valid[:, j]
-        if not count[j]:
-            out[name.split(".")[1]] = {"n": 0}
+def score_table(
+    scores: Scores, quantity: np.ndarray, withheld: Bool[np.ndarray, "time sensor"]
+) -> dict[str, dict[str, float]]:
+    """RMSE, spread, CRPS, coverage and count of each withheld quantity.
+
+    Args:
+        scores: arrays `(time, sensor)`; a sensor without a report has no finite error.
+        quantity: of each sensor, `(sensor,)`.
+    """
+    valid, out = withheld & np.isfinite(scores.error), {}
+    for name in dict.fromkeys(quantity[withheld.any(0)].tolist()):
+        rows = valid & (quantity == name)
+        if not rows.any():
+            out[name] = {"n": 0}
             continue
-        out[name.split(".")[1]] = {
-            "rmse": float(np.sqrt(np.mean(scores.error[rows, j] ** 2))),
-            "spread": float(np.sqrt(np.mean(scores.variance[rows, j]))),
-            "crps": float(np.mean(scores.crps[rows, j])),
-            "coverage_90": float(np.mean(scores.covered[rows, j])),
-            "n": int(count[j]),
+        out[name] = {
+            "rmse": float(np.sqrt(np.mean(scores.error[rows] ** 2))),
+            "spread": float(np.sqrt(np.mean(scores.variance[rows]))),
+            "crps": float(np.mean(scores.crps[rows])),
+            "coverage_90": float(np.mean(scores.covered[rows])),
+            "n": int(rows.sum()),
         }
     return out
 
 
 def reference_scores(problem, quantiles: int = 99) -> dict[str, dict[str, dict]]:
-    """Withheld scores of climatology and persistence, as normal distributions."""
+    """Withheld scores of the problem's references, as normal distributions."""
     points = ndtri((np.arange(quantiles) + 0.5) / quantiles)
     out: dict[str, dict[str, dict]] = {}
-    reports = problem.reports
-    values = reports.reported(reports.values[problem.index])
-    limited = np.isin(np.arange(values.shape[1]), list(reports.censored))
+    values, keep = problem.values, problem.scored
+    limited = np.isin(np.arange(values.shape[1]), list(problem.censored))
     for name, (mean, std) in problem.references.items():
         members = mean + points[:, None, None] * std
-        exact = score(reports.reported(members), values)
-        keep = problem.scored
+        exact = score(problem.reported(members), values)
         error = np.where(limited, exact.error, mean - values)
         variance = np.where(limited, exact.variance, std**2)
-        chosen = Scores(error, variance, exact.crps, exact.covered)
-        for station in problem.folds:
-            columns = np.flatnonzero(problem.station == station)
-            table = score_table(
-                Scores(*(a[keep][:, columns] for a in chosen)),
-                [reports.variables[c] for c in columns],
-            )
-            out.setdefault(station, {})[name] = table
+        parts = error, variance, exact.crps, exact.covered
+        chosen = Scores(*(a[keep] for a in parts))
+        for fold, withheld in zip(problem.folds, problem.withheld, strict=True):
+            out.setdefault(fold, {})[name] = score_table(chosen, problem.quantity, withheld[keep])
     return out
 
 

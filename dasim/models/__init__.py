@@ -1,5 +1,6 @@
 """Dynamical systems."""
 
+from dasim.models.autoregressive import AutoregressiveField as AutoregressiveField
 from dasim.models.base import AbstractModel as AbstractModel
 from dasim.models.base import integrate as integrate
 from dasim.models.burgers import Burgers as Burgers

@@ -18,8 +18,8 @@ from dasim.types import Key, State
 class AbstractModel(eqx.Module):
     """A discrete-time dynamical system.
 
-    `start`, `spin_up`, `coords`, `period` and `grid` have defaults, which a model with a geometry
-    or a scale of its own replaces.
+    `linear`, `start`, `spin_up`, `coords`, `period` and `grid` have defaults, which a model with a
+    geometry or a scale of its own replaces.
 
     Attributes:
         dt: length of one step, in model time units.
@@ -36,6 +36,11 @@ class AbstractModel(eqx.Module):
     @abc.abstractmethod
     def step_cov(self, x: State, t: Float[Array, ""]) -> AbstractCovariance | None:
         """Covariance of `step` given x, on flat states; None for a deterministic model."""
+
+    @property
+    def linear(self) -> bool:
+        """Whether `step` is linear in x with the same law of its noise for all x."""
+        return False
 
     def start(self, key: Key) -> State:
         """A random state from which the climate is reached: independent standard normals."""

@@ -46,6 +46,10 @@ class LinearGaussian(AbstractModel):
     def shape(self):
         return (self.matrix.shape[0],)
 
+    @property
+    def linear(self):
+        return True
+
     def step(self, x, t, key):
         mean = self.matrix @ x + self.offset
         if key is None or self.cov is None:

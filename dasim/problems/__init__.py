@@ -10,6 +10,8 @@ from dasim.problems.base import Problem as Problem
 from dasim.problems.base import checks as checks
 from dasim.problems.base import find_prior as find_prior
 from dasim.problems.base import quality as quality
+from dasim.problems.files import ObservedField as ObservedField
+from dasim.problems.sensors import RealSensors as RealSensors
 from dasim.problems.stations import WeatherStations as WeatherStations
 from dasim.problems.twin import MODELS as MODELS
 from dasim.problems.twin import Twin as Twin
@@ -21,6 +23,10 @@ from dasim.types import Key
 
 def make_problem(run: schema.Run, key: Key) -> Problem:
     """The problem that a config describes."""
-    problem = Twin(run, key) if run.system is not None else WeatherStations(run, key)
+    if run.system is not None:
+        problem = Twin(run, key)
+    else:
+        weather = isinstance(run.data, schema.NYCWeather)
+        problem = WeatherStations(run, key) if weather else ObservedField(run, key)
     problem.error_estimation = run.error_estimation
     return problem

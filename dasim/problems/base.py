@@ -85,6 +85,11 @@ class Problem(abc.ABC):
     def climate_moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean `(n,)` and covariance `(n, n)` of the climate."""
 
+    @property
+    def initial_moments(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Mean and covariance of the first state, where they are known exactly."""
+        return None
+
     @abc.abstractmethod
     def model(self, name: str) -> AbstractTransition:
         """The transition "model" or "linear", whichever the problem has."""

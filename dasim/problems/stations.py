@@ -10,17 +10,18 @@ import numpy as np
 from dasim import config as schema
 from dasim import models, observe, weather
 from dasim.observe import Gaussian, Observation, Select, check_observations
-from dasim.problems.base import Problem, checks, quality
+from dasim.problems.base import checks, quality
+from dasim.problems.sensors import RealSensors
 from dasim.problems.wind import WindReports
 from dasim.reportable import LIMITS
 from dasim.transitions import ModelTransition
 from dasim.types import DataError, Key, Observations
 
 
-class WeatherStations(Problem):
+class WeatherStations(RealSensors):
     """The hourly reports of three airports, one of them withheld in each fold."""
 
-    kind = "real"
+    epoch, names = weather.EPOCH, weather.NAMES
 
     def __init__(self, run: schema.Run, key: Key):
         data, seen = run.data, run.observe
@@ -33,6 +34,11 @@ class WeatherStations(Problem):
         if run.cycle.initial_std is not None:
             raise schema.ConfigError("cycle.initial_std belongs to a twin experiment")
         self.reports = weather.load(data.path, data.train_days, data.of_days, data.censored)
+        if isinstance(seen.withhold, schema.Folds):
+            raise schema.ConfigError(
+                f"observe.withhold: list stations, of {', '.join(weather.STATIONS)}; each of the "
+                "three is a fold"
+            )
         self.folds = tuple(seen.withhold or weather.STATIONS)
         for station in self.folds:
             if station not in weather.STATIONS:
@@ -74,7 +80,11 @@ class WeatherStations(Problem):
             None if std is None else jnp.asarray(std),
         )
         check_observations(self.observations, len(self.reports.variables), "weather reports")
-        station = np.array([v.split(".")[0] for v in self.reports.variables])
+        names = [v.split(".") for v in self.reports.variables]
+        self.station, self.quantity = (np.array(n) for n in zip(*names, strict=True))
+        self.latitude, self.longitude = np.array([weather.PLACES[s] for s in self.station]).T
+        self.units, self.censored = self.reports.quantities, self.reports.censored
+        self.scale, self.unit = self.reports.reported_scale, self.reports.scale
         if run.quality_control is not None and run.quality_control.range is not None:
             raise schema.ConfigError(
                 "quality_control.range belongs to a twin experiment: the quantities of real "
@@ -85,8 +95,11 @@ class WeatherStations(Problem):
         )
         self.codes = quality(run, own)
         good = self.codes == observe.Quality.PASSED
-        self.masks = np.stack([good & (station != s) for s in self.folds])
-        self.station = station
+        own = self.station == np.array(self.folds)[:, None]
+        self.masks = good & ~own[:, None]
+        self.withheld = np.broadcast_to(own[:, None], self.masks.shape)
+        self.hours = self.reports.hours[self.index]
+        self.values = self.reported(self.reports.values[self.index])
 
     def _errors(self, readings: str) -> list[tuple[observe.AbstractError, list[int]]]:
         """Of anomalies, by variables; at a limit a report says no more than that it was passed."""
@@ -147,6 +160,20 @@ class WeatherStations(Problem):
     def added_std(self) -> np.ndarray:
         """Standard deviation of the error that members in own units lack, `(variable,)`."""
         return np.where(np.isin(np.arange(len(self.std)), list(self.reports.censored)), 0, self.std)
+
+    def reported(self, values):
+        return self.reports.reported(values)
+
+    def sensed(self, members, rows):
+        """In own units; of censored quantities with their errors, as they would be reported."""
+        reports, index = self.reports, self.index[rows]
+        own = np.moveaxis(members, 1, 2) * reports.scale + reports.cycle[index][:, None]
+        if not self.censored:
+            return own
+        j = list(self.censored)
+        noise = np.random.default_rng([rows.start, 8]).normal(size=(*own.shape[:-1], len(j)))
+        own[..., j] += noise * self.std[j]
+        return self.reported(own)
 
     @property
     def shape(self):
