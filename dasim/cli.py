@@ -225,7 +225,7 @@ def _print_scores(scores: dict):
         table.add_column("method")
         for quantity in quantities:
             table.add_column(
-                f"{quantity} [{units.get(f'{station}.{quantity}', '')}]".replace("[", "\\[")
+                f"{quantity} [{units.get(f'{station}.{quantity}') or '1'}]".replace("[", "\\[")
             )
         for name, row in methods.items():
             cells = [

@@ -6,11 +6,11 @@ error of variance s_i + r_i: a recursive regression whose past counts less and l
 correction of Dee 2005, QJRMS 131, 3323, by a filter of its own for the bias, Dee and da Silva
 1998, QJRMS 124, 269). The filter inside is given y - p^T beta, with the beta of the cycle before.
 
-The factor on the error variance is that of Desroziers et al. (2005, QJRMS 131, 3385), with the
-innovations d_b of the forecast and d_a of the analysis, summed likewise (Li, Kalnay and Miyoshi
-2009, QJRMS 135, 523):
-
-    factor = sum d_a d_b / sum r,        as E[d_a d_b^T] = R for the gain that suits R.
+The factor on the error variance is sum e / sum r, summed likewise (Li, Kalnay and Miyoshi 2009,
+QJRMS 135, 523), with e the mean of two estimates of r that are right for the gain that suits it:
+d_a d_b, with the innovations of analysis and forecast (Desroziers et al. 2005, QJRMS 131, 3385),
+and d_b^2 - s (Dee 1995, MWR 123, 1128). An analysis that fits too well makes the first too small,
+a forecast that is lost the second too large.
 """
 
 from collections.abc import Callable
@@ -58,14 +58,14 @@ class OnlineState(NamedTuple):
         mean: of the last analysis, `(*state)`.
         precision: of the coefficients, `(group, p, p)`.
         beta: coefficients, `(group, p)`.
-        product, expected: weighted sums of d_a d_b / r and of ones, `(group,)`.
+        found, expected: weighted sums of e / r and of ones, `(group,)`.
     """
 
     filter: Any
     mean: State
     precision: Float[Array, "group p p"]
     beta: Float[Array, "group p"]
-    product: Float[Array, " group"]
+    found: Float[Array, " group"]
     expected: Float[Array, " group"]
 
 
@@ -133,7 +133,7 @@ class OnlineErrors(AbstractFilter):
             )
         groups, keep = self._groups(), 1 - 1 / self.memory
         r = observation.error.covariance(obs.mask, obs.std).diagonal()
-        factor = jnp.clip(state.product / state.expected, *FACTORS)[groups]
+        factor = jnp.clip(state.found / state.expected, *FACTORS)[groups]
         std = jnp.sqrt(r * factor) if self.variance else obs.std
         ahead = transition.mean(state.mean, obs.time - transition.interval)
         value = jnp.where(obs.mask, obs.value, 0.0)
@@ -163,10 +163,11 @@ class OnlineErrors(AbstractFilter):
             beta = jnp.linalg.solve(precision, (known + pull)[..., None])[..., 0]
             ours = ours._replace(precision=precision, beta=beta)
         if self.variance:
-            both = ((value - bias - before.mean(0)) ** 2 - before.var(0, ddof=1)) / r
+            d_b, d_a = (value - bias - c.mean(0) for c in (before, after))
+            e = (d_a * d_b + d_b**2 - before.var(0, ddof=1)) / 2
             fading = (1 - keep) * WORTH
             ours = ours._replace(
-                product=keep * state.product + fading + total(jnp.where(used, both, 0.0)),
+                found=keep * state.found + fading + total(jnp.where(used, e / r, 0.0)),
                 expected=keep * state.expected + fading + total(used.astype(r.dtype)),
             )
         learned = Learned(bias, jnp.sqrt(r * factor) if self.variance else jnp.sqrt(r))

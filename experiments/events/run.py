@@ -81,13 +81,14 @@ def measure_gaussian(seeds: int):
     prior = DiffusionPrior(denoiser, (n,), n_steps=1)
     mean, std = float(weights @ denoiser.offset), float(np.sqrt(weights @ cov @ weights))
     functional = lambda x: jnp.sum(weights * x)
-    repetitions, done = 20, known().get("gaussian", {})
+    done = known().get("gaussian", {})
     for method in ("smc", "noise-splitting", "splitting", "density", "mc"):
         for p in (1e-1, 1e-3, 1e-6):
             if method == "mc" and p < 1e-3 or f"{p:g}" in done.get(method, {}):
                 continue
             event = Exceeds(functional, mean + std * norm.isf(p))
             n = 64 if method == "density" else 1000
+            repetitions = 100 if method == "smc" else 20
             found = [
                 event_probability(prior, event, jax.random.key(k), method, n=n, levels=24)
                 for k in range(repetitions)
