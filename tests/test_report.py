@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from dasim import plot, report
+from dasim import plot, report, verification
 
 MEMBERS, TIMES = 9, 40
 
@@ -160,7 +160,7 @@ def test_twin_report(twin):
 
 
 def test_twin_verification_is_the_ensemble_beside_the_truth(twin):
-    v = report.read_verification(twin / "lost.nc", band=True)
+    v = verification.read_verification(twin / "lost.nc", band=True)
     with netCDF4.Dataset(twin / "lost.nc") as nc:
         ensemble, truth = nc["analysis"][:].filled(np.nan), nc["truth"][:]
     np.testing.assert_allclose(v.mean[:20], ensemble[:, :20].mean(0), atol=1e-6)
@@ -173,9 +173,9 @@ def test_twin_verification_is_the_ensemble_beside_the_truth(twin):
 
 
 def test_blocks_of_time_do_not_matter(twin, monkeypatch):
-    whole = report.read_verification(twin / "etkf.nc")
-    monkeypatch.setattr(report, "BLOCK", 7 * MEMBERS * 12)
-    parts = report.read_verification(twin / "etkf.nc")
+    whole = verification.read_verification(twin / "etkf.nc")
+    monkeypatch.setattr(verification, "BLOCK", 7 * MEMBERS * 12)
+    parts = verification.read_verification(twin / "etkf.nc")
     np.testing.assert_array_equal(whole.mean, parts.mean)
     np.testing.assert_array_equal(whole.ranks, parts.ranks)
 
@@ -194,7 +194,7 @@ def test_real_report(real):
 
 
 def test_real_verification_uses_the_fold_without_the_station(real):
-    v = report.read_verification(real / "letkf.nc", band=True)
+    v = verification.read_verification(real / "letkf.nc", band=True)
     good = np.isfinite(v.reference)
     assert v.stations == ["A", "A", "B", "B"] and v.labels[1] == "wind (m s-1)"
     assert good.sum() == 4 * (TIMES - 2)
