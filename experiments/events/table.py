@@ -76,7 +76,8 @@ def draws(results: dict) -> list[str]:
 
 def distances(tests: dict | None) -> str:
     """Kolmogorov's and Smirnov's distances; a star where p > 0.01."""
-    return ", ".join(f"{d:.2f}{'*' * (p > 0.01)}" for d, p in (tests or {}).values())
+    ordered = [test for _, test in sorted((tests or {}).items())]  # "event" is the first
+    return ", ".join(f"{d:.2f}{'*' * (p > 0.01)}" for d, p in ordered)
 
 
 def likelihoods(results: dict) -> list[str]:
