@@ -14,7 +14,7 @@ import xarray as xr
 import yaml
 
 from dasim import plot, plot_events, plot_maps
-from dasim.verification import error_and_spread, flatness, read_verification
+from dasim.verification import error_and_spread, flatness, read_verification, texts
 
 SERIES = 6  # stations with a figure of their own
 DASH = "\N{EN DASH}"
@@ -203,7 +203,7 @@ def event_sections(path, tables, colours):
     with xr.open_dataset(path, engine="netcdf4") as ds:
         for event, rows in tables.items():
             chance, came = ds[f"probability_{event}"], ds[f"happened_{event}"].values
-            forecasts = dict(zip(_text(ds["method"]), chance.values, strict=True))
+            forecasts = dict(zip(texts(ds["method"]), chance.values, strict=True))
             scored = np.flatnonzero(ds["scored"].values > 0)
             forecasts = {name: p[scored] for name, p in forecasts.items()}
             fig = plot_events.event_figure(
@@ -222,7 +222,7 @@ def event_sections(path, tables, colours):
 
 def _paths_section(ds, event, colours):
     """The sample paths of an event's forecasts."""
-    table, every = ds[f"paths_{event}"], _text(ds["method"])
+    table, every = ds[f"paths_{event}"], texts(ds["method"])
     paths, holds = {}, {}
     for method, members, inside in zip(
         every, table.values, ds[f"paths_hold_{event}"].values, strict=True

@@ -19,7 +19,8 @@ BLOCK = 2**23  # values of an ensemble held at a time
 NOISE = np.array([NormalDist().inv_cdf((i + 0.5) / 9) for i in range(9)])  # stratified normal draws
 
 
-def _text(labels):
+def texts(labels) -> list[str]:
+    """The strings of a variable of text."""
     return [x.decode() if isinstance(x, bytes) else str(x) for x in labels.values]
 
 
@@ -34,7 +35,7 @@ def read_verification(path, band=False):
         analysis, times, scored = ds["analysis"], ds["time"].values, ds["scored"].values > 0
         dims, stations = analysis.dims[2:], []
         if real := "withheld" in dims:
-            folds, station = _text(ds["withheld"]), _text(ds["station"])
+            folds, station = texts(ds["withheld"]), texts(ds["station"])
             if gridded := "analysis_withheld" in ds:
                 held = ds["fold"].values >= 0
                 used = np.flatnonzero(held.any(0)).tolist()
@@ -44,13 +45,13 @@ def read_verification(path, band=False):
                 used = np.flatnonzero(held[0]).tolist()
                 own_fold = (..., [folds.index(station[i]) for i in used], used)
             stations = [station[i] for i in used]
-            name, unit = _text(ds["variable"]), _text(ds["units"])
+            name, unit = texts(ds["variable"]), texts(ds["units"])
             labels = [f"{name[i].removeprefix(station[i] + '.')} ({unit[i] or '1'})" for i in used]
             reference = np.where(held, ds["observation"].values, np.nan)[:, used].astype(float)
             std = ds["observation_std"].values[..., used].astype(float)
             std = np.broadcast_to(std, reference.shape)
         else:
-            at = [_text(ds[d]) if d in ds.variables else range(ds.sizes[d]) for d in dims]
+            at = [texts(ds[d]) if d in ds.variables else range(ds.sizes[d]) for d in dims]
             index = np.ndindex(analysis.shape[2:])
             labels = [" ".join(str(a[i]) for a, i in zip(at, k, strict=True)) for k in index]
             reference = ds["truth"].values.reshape(len(times), -1).astype(float)

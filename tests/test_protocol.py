@@ -175,8 +175,8 @@ def test_every_filter_is_here():
         and issubclass(value, AbstractFilter)
         and not inspect.isabstract(value)
     }
-    # which takes linear problems alone: tests/test_exactness.py
-    assert exported - {"KalmanFilter"} == set(FILTERS) - {WEIGHTED}
+    # linear problems alone: tests/test_exactness.py; around another: tests/test_online.py
+    assert exported - {"KalmanFilter", "OnlineErrors"} == set(FILTERS) - {WEIGHTED}
 
 
 def test_shapes_and_dtypes(case):
