@@ -225,7 +225,7 @@ class MethodFile:
                         own = self.problem.withheld[:, rows].argmax(0)[:, None]
                         own = np.take_along_axis(members, own[None], 2)[:, :, 0]
                         file["analysis_withheld"][:, rows] = np.where(np.isfinite(own), own, FILL)
-                    members = self.problem.fields(raw)
+                    members = self.problem.law["mean"] + np.moveaxis(raw, 1, 2)
                 if stage == "analysis" or self.save_forecast:
                     file[stage][:, rows] = np.where(np.isfinite(members), members, FILL)
             file["used"][rows] = np.swapaxes(used[:, :n], 0, 1) if self.real else used[0, :n]

@@ -23,7 +23,7 @@ from dasim.build import make_filter
 from dasim.covariance import flatten
 from dasim.diagnostics import time_mean
 from dasim.filters import AbstractFilter
-from dasim.problems import Twin
+from dasim.problems import Twin, make_problem
 
 BATCH_NUMBERS = 2**27  # of the ensembles and local analyses that one batch holds
 CPU_BATCH = 16  # settings at a time on a CPU, which more of them would not make faster
@@ -108,7 +108,7 @@ def twins(run: schema.Run, seeds: int) -> list[Twin]:
     """The twin experiment of a config with as many truths, the first that of `dasim run`."""
     if run.system is None:
         raise schema.ConfigError("tune: needs a twin experiment (system), whose truth is known")
-    return [Twin(run, jax.random.key(run.seed + s)) for s in range(seeds)]
+    return [make_problem(run, jax.random.key(run.seed + s)) for s in range(seeds)]
 
 
 def measure(

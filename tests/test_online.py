@@ -9,7 +9,7 @@ import yaml
 
 import dasim
 from dasim import config as schema
-from dasim import filters, models
+from dasim import filters, models, tuning
 from dasim.build import make_filter
 from dasim.experiment import run
 from dasim.problems import make_problem
@@ -157,3 +157,9 @@ def test_refusals():
     settings = schema.Run.model_validate(content)
     with pytest.raises(schema.ConfigError, match="Gaussian errors, not of Huber"):
         make_filter(settings.methods[0], make_problem(settings, jax.random.key(0)))
+
+
+def test_tuning_learns_as_the_run_does():
+    settings = schema.Run.model_validate(yaml.safe_load(RUN))
+    (problem,) = tuning.twins(settings, 1)
+    assert isinstance(make_filter(settings.methods[0], problem), filters.OnlineErrors)

@@ -173,9 +173,6 @@ class ObservedField(RealSensors):
         m, f, c = members.shape[:3]
         return self.mean + (self.weights @ flat.T).T.reshape(m, c, f, -1)
 
-    def fields(self, members):
-        return self.mean + np.moveaxis(members, 1, 2)
-
     def ensemble(self, members, key):
         return jax.vmap(self.covariance.sample)(jax.random.split(key, members))
 

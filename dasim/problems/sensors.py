@@ -29,7 +29,8 @@ class RealSensors(Problem):
         scale: what scores are divided by before they are averaged over sensors, `(sensor,)`.
         axes: coordinates of the grid that the state is a field on; None where it is that of the
             sensors themselves.
-        law: mean, std and length of a field that these sensors see; None of no field.
+        law: mean, std and length of a field that these sensors see, of which the states are the
+            anomalies from the mean; None where there are no `axes`.
         unit: of each sensor's assimilated values, in its own, `(sensor,)` or one for all.
         censored: the quantities of the sensors whose reports are censored, by number.
     """
@@ -64,12 +65,6 @@ class RealSensors(Problem):
         self, members: Float[np.ndarray, "member fold cycle *state"], rows: slice
     ) -> Float[np.ndarray, "member cycle fold sensor"]:
         """What members of the cycles `rows` have in place of the reports."""
-
-    def fields(
-        self, members: Float[np.ndarray, "member fold cycle *state"]
-    ) -> Float[np.ndarray, "member cycle fold *state"]:
-        """Members in own units, of a problem with `axes`."""
-        raise NotImplementedError
 
     def reported(self, values: Float[np.ndarray, "... sensor"]) -> Float[np.ndarray, "... sensor"]:
         """What would be reported of values in own units."""

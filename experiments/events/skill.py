@@ -18,7 +18,7 @@ import numpy as np
 import scoringrules
 import typer
 from cases import CASES
-from run import keep, known, prior_of
+from run import keep, known, plain, prior_of
 from table import write
 
 from dasim.conditioning import conditional_draws, density, inpainted_draws
@@ -97,15 +97,9 @@ def climate(x) -> dict[str, np.ndarray]:
 
 def measure_climate(name: str, truth, other):
     """The largest differences over variables; of a second truth as well, for the noise."""
-    prior = prior_of(name)
-
-    @jax.jit
-    def batch(key):
-        one = lambda k: sample(prior.denoiser, prior.schedule, None, k, prior.n_steps)
-        return jax.vmap(one)(jax.random.split(key, 500)).reshape(500, *prior.shape)
-
+    batch = plain(prior_of(name), {"window": lambda x: x})
     keys = jax.random.split(jax.random.key(6), DRAWS // 500)
-    drawn = np.concatenate([np.asarray(batch(k)) for k in keys])
+    drawn = np.concatenate([np.asarray(batch(k)["window"]) for k in keys])
     true = climate(truth)
     table = {}
     for label, x in (("prior", drawn), ("truth again", np.asarray(other)[:DRAWS])):

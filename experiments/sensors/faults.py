@@ -104,6 +104,13 @@ def broken(run: schema.Run, problem, fault, seed: int):
     return problem
 
 
+def measured(run: schema.Run, method: schema.Method, problems: list) -> dict:
+    """A method's scores, and how many truths it lost."""
+    row = tuning.measure(run, [method], problems)[0]
+    entry = {k: round(row[f"{k}_analysis"], 4) for k in ("rmse", "spread", "crps", "coverage_90")}
+    return entry | {"diverged": row["diverged"]}
+
+
 def main():
     run = schema.Run.model_validate(yaml.safe_load((HERE / "faults.yaml").read_text()))
     without = run.model_copy(update={"quality_control": None})
@@ -115,9 +122,7 @@ def main():
             for method in run.methods:
                 if label == "off" and method.name == "score":
                     continue
-                row = tuning.measure(settings, [method], problems)[0]
-                entry = {k: row[f"{k}_analysis"] for k in ("rmse", "spread", "crps", "coverage_90")}
-                entry = {k: round(v, 4) for k, v in entry.items()} | {"diverged": row["diverged"]}
+                entry = measured(settings, method, problems)
                 results.setdefault(name, {})[f"{method.name}, {label}"] = entry
                 print(name, method.name, label, entry, flush=True)
         (HERE / "faults.json").write_text(json.dumps(results, indent=1) + "\n")

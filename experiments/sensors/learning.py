@@ -16,13 +16,12 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import yaml
-from faults import between_marks
+from faults import TRUTHS, between_marks, measured
 
 from dasim import config as schema
 from dasim import tuning
 
 HERE = Path(__file__).parent
-TRUTHS = 3
 LEARN = schema.ErrorEstimation(bias={"constant": 1.0, "value": 0.2}, std=True)
 SENSORS = {  # bias and gain of every fourth sensor, and what all are said to have for an error
     "as told": (0.0, 1.0, 1.0),
@@ -52,13 +51,10 @@ def main():
     results = {}
     for name, sensors in SENSORS.items():
         for label, learn in (("told", None), ("learned", LEARN)):
-            problems = [told(p, *sensors) for p in tuning.twins(run, TRUTHS)]
-            for problem in problems:
-                problem.error_estimation = learn
-            for method in run.methods:
-                row = tuning.measure(run, [method], problems)[0]
-                entry = {k: row[f"{k}_analysis"] for k in ("rmse", "spread", "crps", "coverage_90")}
-                entry = {k: round(v, 4) for k, v in entry.items()} | {"diverged": row["diverged"]}
+            settings = run.model_copy(update={"error_estimation": learn})
+            problems = [told(p, *sensors) for p in tuning.twins(settings, TRUTHS)]
+            for method in settings.methods:
+                entry = measured(settings, method, problems)
                 results.setdefault(name, {})[f"{method.name}, {label}"] = entry
                 print(name, method.name, label, entry, flush=True)
         (HERE / "learning.json").write_text(json.dumps(results, indent=1) + "\n")
