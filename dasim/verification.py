@@ -72,7 +72,7 @@ def read_verification(path, band=False):
                 noisy = (x[:, None] + std[part] * draws[:, None, None]).reshape(-1, *x.shape[1:])
                 reduced[2:, part] = np.quantile(noisy, [0.05, 0.95], axis=0)
         chart = _chart(ds, field, used, reduced[0] - reference) if gridded and band else None
-    scale, unit = 1.0, unit[used[0]] if gridded else "state units"
+    scale, unit = 1.0, (unit[used[0]] or "1") if gridded else "state units"
     if real and not gridded:
         scale, unit = (
             pd.DataFrame(reference).std().replace(0, np.nan).to_numpy(),

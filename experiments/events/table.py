@@ -125,14 +125,20 @@ def figure(results: dict):
             found = r.get(method, {})
             width = 0.012 * (levels[-1] - levels[0]) * (shift + 1)
             for i, (level, k) in enumerate(zip(levels, labels, strict=True)):
-                for e in found.get(k, {}).values():
+                for seed, e in enumerate(found.get(k, {}).values()):
                     p = e["probability"]
                     error = [[p - e["low"]], [e["high"] - p]]
-                    told = method if i == 0 else None
+                    told = method if i == seed == 0 else None
                     axis.errorbar(
-                        level + width, p, error, fmt="o", ms=4, color=COLOURS[method], label=told
+                        level + width * (1 + seed),
+                        p,
+                        error,
+                        fmt="o",
+                        ms=4,
+                        color=COLOURS[method],
+                        label=told,
                     )
-        axis.set(title=name, xlabel="threshold", ylim=(1e-7, 1))
+        axis.set(title=name, xlabel="threshold", ylim=(1e-5, 1))
         axis.legend(frameon=False, fontsize=7)
     fig.axes[0].set(ylabel="probability")
     fig.savefig(HERE / "sweeps.png", dpi=110)
