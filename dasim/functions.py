@@ -13,9 +13,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dasim import fields
-from dasim.fields import AbstractSpectrum, Grid, noise_process
+from dasim.fields import AbstractSpectrum, FieldCovariance, Grid, noise_process
 from dasim.priors.denoisers import MeanNetwork, limits
-from dasim.priors.functions import FieldCoordinates, FieldDenoiser, field_loss
+from dasim.priors.functions import (
+    FieldCoordinates,
+    FieldDenoiser,
+    WaveGains,
+    field_loss,
+    measured_gains,
+)
 from dasim.priors.operators import FourierNetwork, OnGrid
 from dasim.priors.prior import DiffusionPrior
 from dasim.priors.schedules import SCHEDULES
@@ -56,6 +62,10 @@ class FunctionSpec:
         edges: "periodic" or "bounded".
         noise: law of the noise: its `kind` and the attributes of the class in `dasim.fields`;
             or the kind "measured", of the law of what the mean leaves.
+        law: of what the mean leaves, as `noise`, whose linear denoiser is then not left to the
+            network; None for that of the noise.
+        gains: levels at which what the trained denoiser lacks of its linear part is measured.
+        balanced: the denoiser's network is scaled wave by wave (`FieldDenoiser`).
         residual: network of the denoiser.
         interval: time between ancestor and state; None for a prior without an ancestor.
         mean: network of E[x' | x], with an ancestor.
@@ -68,6 +78,9 @@ class FunctionSpec:
     residual: OperatorSpec
     edges: Literal["periodic", "bounded"] = "periodic"
     noise: dict = field(default_factory=lambda: {"kind": "measured"})
+    law: dict | None = None
+    gains: int = 0
+    balanced: bool = False
     interval: float | None = None
     mean: OperatorSpec | None = None
     inner: tuple[int, ...] | None = None
@@ -79,10 +92,17 @@ class FunctionSpec:
     def grid(self) -> Grid:
         return Grid(tuple(self.shape), tuple(self.lengths), self.edges)
 
-    def spectrum(self) -> AbstractSpectrum:
-        """The law of the noise."""
-        law = dict(UNMEASURED if self.noise["kind"] == "measured" else self.noise)
+    @staticmethod
+    def spectrum(law: dict) -> AbstractSpectrum:
+        """A law such as `noise`."""
+        law = dict(UNMEASURED if law["kind"] == "measured" else law)
         return SPECTRA[law.pop("kind")](**law)
+
+    def covariances(self, std) -> tuple[FieldCovariance, FieldCovariance | None]:
+        """Of the noise and of what the mean leaves, of root mean variance `std`."""
+        noise = noise_process(self.spectrum(self.noise), self.grid, std)
+        law = None if self.law is None else noise_process(self.spectrum(self.law), self.grid, std)
+        return noise, law
 
     def build(self, key: Key) -> DiffusionPrior | DiffusionTransition:
         """An untrained prior, or an untrained transition where there is an interval.
@@ -106,9 +126,11 @@ class FunctionSpec:
                 grid.size,
                 jnp.full(2, 1e9),  # no limit, with finite derivatives
             )
-        residual = network(self.residual, 1 if regression is None else 2, 1, residual_key)
-        noise = noise_process(self.spectrum(), grid, one)
-        denoiser = FieldDenoiser(zero, noise, residual, regression)
+        seen = 1 + (regression is not None) + self.balanced
+        residual = network(self.residual, seen, 1, residual_key)
+        noise, law = self.covariances(one)
+        gains = WaveGains.zeros(grid, inner or grid, self.gains) if self.gains else None
+        denoiser = FieldDenoiser(zero, noise, residual, regression, law, gains, self.balanced)
         schedule = SCHEDULES[self.schedule]
         if self.interval is None:
             return DiffusionPrior(denoiser, grid.shape, schedule, self.n_steps)
@@ -168,6 +190,7 @@ def train_function_prior(
         The prior, its specification with a measured law in place, and the held-out figures.
     """
     build_key, first_key, mean_key, residual_key = jax.random.split(key, 4)
+    gains_key = jax.random.fold_in(key, 1)
 
     def stages(stage, steps):
         file = None if checkpoint is None else Path(checkpoint) / f"{stage}.safetensors"
@@ -204,11 +227,14 @@ def train_function_prior(
         regression, mean = fitted.model, jax.vmap(fitted.model)(cond)
         figures = {"rmse_persistence": float(jnp.sqrt(size)), "mean_loss": fitted.loss}
     residual = target - mean
-    if spec.noise["kind"] == "measured":
+    asked = {name: getattr(spec, name) for name in ("noise", "law")}
+    wanted = [name for name, law in asked.items() if law is not None and law["kind"] == "measured"]
+    if wanted:
         law = measured_law(residual.reshape(-1, *spec.shape), spec.grid)
-        spec = dataclasses.replace(spec, noise=law)
-    noise = noise_process(spec.spectrum(), spec.grid, jnp.sqrt(jnp.mean(residual**2)))
-    denoiser = FieldDenoiser(center, noise, prior.denoiser.network, regression)
+        spec = dataclasses.replace(spec, **dict.fromkeys(wanted, law))
+    noise, law = spec.covariances(jnp.sqrt(jnp.mean(residual**2)))
+    network = prior.denoiser.network
+    denoiser = FieldDenoiser(center, noise, network, regression, law, balanced=spec.balanced)
     fitted = fit(
         denoiser,
         lambda d, batch, key: field_loss(d, prior.schedule, batch, key, spec.whitened),
@@ -225,7 +251,11 @@ def train_function_prior(
         "steps": fitted.steps,
         "held_out": len(target),
     }
-    return dataclasses.replace(prior, denoiser=fitted.model), spec, figures
+    denoiser = fitted.model
+    if spec.gains:
+        gains = measured_gains(denoiser, prior.schedule, draw, gains_key, spec.gains)
+        denoiser = dataclasses.replace(denoiser, gains=gains)
+    return dataclasses.replace(prior, denoiser=denoiser), spec, figures
 
 
 def save_function_prior(path: Path, prior, spec: FunctionSpec, header: dict):
@@ -250,5 +280,8 @@ def read_spec(header: dict) -> FunctionSpec:
     for name in ("mean", "residual"):
         if given[name] is not None:
             given[name] = OperatorSpec(**given[name] | {"modes": tuple(given[name]["modes"])})
-    law = {k: tuple(v) if isinstance(v, list) else v for k, v in given["noise"].items()}
-    return FunctionSpec(**given | {"noise": law})
+    for name in ("noise", "law"):
+        if given.get(name) is not None:
+            law = {k: tuple(v) if isinstance(v, list) else v for k, v in given[name].items()}
+            given[name] = law
+    return FunctionSpec(**given)

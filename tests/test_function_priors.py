@@ -1,5 +1,7 @@
 """Priors of functions: operator networks, denoisers and draws, against closed forms on any grid."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -26,7 +28,7 @@ from dasim.priors import (
     multilevel_flow,
     on_grid,
 )
-from dasim.priors.functions import field_loss
+from dasim.priors.functions import WaveGains, field_loss, linear_factor, measured_gains
 from dasim.priors.operators import SpectralLayer
 from dasim.types import Observations
 
@@ -34,6 +36,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 rng = np.random.default_rng
 KEY = jax.random.key(0)
 RING, ROD = Grid((32,), (2.0,)), Grid((32,), (2.0,), "bounded")
+NARROW = SquaredExponential(0.25)  # waves beyond the eighth of the box have 1e-7 of its variance
 EDGES = pytest.mark.parametrize("box", [RING, ROD], ids=["periodic", "bounded"])
 
 # each compiled as one program
@@ -253,6 +256,59 @@ def test_the_two_forms_of_a_trained_correction_agree():
     np.testing.assert_allclose(d, 0.4 + (w + s * drift) / root, atol=1e-11)
 
 
+@EDGES
+def test_a_network_adds_to_the_linear_part_of_a_law(box):
+    plain = trained(box)
+    law = noise_process(Matern(0.6, 0.5), box, 1.1)
+    given = dataclasses.replace(plain, law=law)
+    gaussian = GaussianFieldDenoiser(plain.center, law, plain.noise)
+    w = jnp.asarray(rng(9).normal(size=32))
+    run = eqx.filter_jit(lambda d, w, s: d.drift(w, s, None))
+    got, parts = run(given, w, 0.6), [run(d, w, 0.6) for d in (plain, gaussian)]
+    assert min(jnp.abs(p).max() for p in parts) > 0.1
+    np.testing.assert_allclose(got, sum(parts), atol=1e-10)
+    assert given.on(box.at((96,))).law.grid.shape == (96,)
+
+
+@pytest.mark.parametrize(
+    "box", [RING, ROD, Grid((12, 16), (2.0, 2.0))], ids=["periodic", "bounded", "2-d"]
+)
+def test_gains_are_the_linear_part_that_a_denoiser_lacks(box):
+    """With nothing learned, that of the fields' own law."""
+    noise, law = (noise_process(s, box, 1.2) for s in (Matern(0.3, 0.5), NARROW))
+    modes = (2,) * len(box.shape)
+    new = OnGrid(FourierNetwork(1, 1, box, modes, 2, 1, KEY), box)
+    denoiser = FieldDenoiser(jnp.zeros(()), noise, new)
+
+    def draw(key, n):
+        fields = jax.vmap(law.sample)(jax.random.split(key, n))
+        return jnp.zeros((n, 0)), fields.reshape(n, -1)
+
+    gains = measured_gains(denoiser, VESchedule(), draw, KEY, 2, rounds=32, batch=64)
+    k = np.sqrt(sum(np.meshgrid(*(a**2 for a in box.wavenumbers), indexing="ij")))
+    length = np.round(k / gains.step).astype(int)
+    known = dataclasses.replace(denoiser, law=law)
+    for row, angle in zip(np.asarray(gains.values), gains.angles, strict=True):
+        factor = np.asarray(linear_factor(law, noise, np.tan(angle)))
+        own, left = (np.asarray(x) for x in known.scales(np.tan(angle)))
+        assert np.abs(factor).max() > 0.2 and np.isfinite(row).all()
+        for i, got in enumerate(row):
+            # a mean over waves of about one length, each of two numbers or one
+            power = np.sum(own[length == i] ** 2)
+            error = np.sqrt(np.sum((left * own)[length == i] ** 2)) / power / np.sqrt(2048)
+            exact = np.sum((factor * own**2)[length == i]) / power
+            assert abs(got - exact) < 6 * error + 1e-9
+
+
+def test_gains_are_one_function_on_all_grids():
+    gains = WaveGains(jnp.asarray([[1.0, 2.0, 4.0], [0.0, 0.0, 1.0]]), jnp.asarray([0.2, 1.0]), 2.0)
+    box = Grid((6,), (2 * np.pi,))
+    # at the middle of the levels, and below the first
+    np.testing.assert_allclose(gains(box, np.tan(0.6)), [0.5, 0.75, 1, 1.75, 1, 0.75])
+    np.testing.assert_allclose(gains(box, 0.0), [1, 1.5, 2, 3, 2, 1.5])
+    np.testing.assert_allclose(gains(box.at((12,)), 0.0)[:7], [1, 1.5, 2, 3, 4, 0, 0])
+
+
 # --- draws
 
 
@@ -294,9 +350,6 @@ def test_the_sampler_converges_to_another_law_wave_by_wave(box):
         errors.append(np.abs(found / exact - 1).max())
     assert errors[1] < 0.02
     assert 3 < errors[0] / errors[1] < 5
-
-
-NARROW = SquaredExponential(0.25)  # waves beyond the eighth of the box have 1e-7 of its variance
 
 
 def test_a_trained_prior_draws_the_same_function_on_all_grids():

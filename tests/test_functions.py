@@ -28,8 +28,11 @@ N, BOX = 16, 1.0
 SMALL = OperatorSpec((2,), 8, 1)
 SPECS = {
     "state": FunctionSpec((N,), (BOX,), SMALL, n_steps=6),
-    "transition": FunctionSpec((N,), (BOX,), SMALL, interval=0.5, mean=SMALL, inner=(N,)),
+    "transition": FunctionSpec((N,), (BOX,), SMALL, interval=0.5, mean=SMALL, inner=(N,), gains=4),
 }
+WHITE = FunctionSpec(
+    (N,), (BOX,), SMALL, noise={"kind": "white"}, law={"kind": "measured"}, gains=8, balanced=True, n_steps=24
+)
 FIT = FitSettings(n_steps=400, batch=64, learning_rate=3e-2, ema=0.95, check=200)
 
 
@@ -55,7 +58,7 @@ def test_a_law_is_measured(grid):
     assert (np.diff(k) > 0).all() and k[-1] < highest
     square = sum(np.meshgrid(*(a**2 for a in grid.wavenumbers), indexing="ij"))
     spec = FunctionSpec(grid.shape, grid.lengths, SMALL, grid.edges, noise)
-    made = np.asarray(noise_process(spec.spectrum(), grid, 1.3).values)
+    made = np.asarray(noise_process(spec.spectrum(noise), grid, 1.3).values)
     # a wave is that of one or two numbers a draw
     known = np.sqrt(square) <= k[-1]
     largest = np.asarray(law.values).max()
@@ -159,6 +162,20 @@ def test_a_file_of_another_size_is_refused(trained, tmp_path):
     header["spec"]["residual"]["channels"] = 5
     with pytest.raises(DataError, match="prior.safetensors: array .* has shape"):
         load_function_prior(path, header)
+
+
+def test_draws_have_the_spectrum_of_the_fields():
+    """Under a noise of another law, after no training to speak of."""
+    fit = FitSettings(n_steps=50, batch=64, learning_rate=3e-2, check=50)
+    held_out = states(jax.random.key(1), 512)
+    prior, spec, _ = train_function_prior(WHITE, states, held_out, jax.random.key(2), fit)
+    assert spec.noise["kind"] == "white" and spec.law["kind"] == "tabulated"
+    assert float(jnp.abs(prior.denoiser.gains.values).max()) > 0
+    keys = jax.random.split(jax.random.key(3), 2000)
+    draw = lambda key: sample(prior.denoiser, prior.schedule, None, key, prior.n_steps)
+    x = eqx.filter_jit(jax.vmap(draw))(keys)
+    power = lambda x: np.mean(np.abs(np.fft.rfft(np.asarray(x))) ** 2, 0)
+    np.testing.assert_allclose(power(x)[:-1], power(states(jax.random.key(4), 2000)[1])[:-1], rtol=0.15)
 
 
 def test_a_specification_makes_what_it_says():

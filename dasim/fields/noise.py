@@ -60,14 +60,15 @@ class FieldCovariance(AbstractCovariance):
         return self._times(v, jnp.sqrt(self.values))
 
     def whiten(self, v):
-        return self._times(v, self._inverse(jnp.sqrt(self.values)))
+        return self._times(v, self.inverse(jnp.sqrt(self.values)))
 
     def solve(self, v: Float[Array, " n"]) -> Float[Array, " n"]:
         """C^-1 v, zero along directions in which C is zero."""
-        return self._times(v, self._inverse(self.values))
+        return self._times(v, self.inverse(self.values))
 
     @staticmethod
-    def _inverse(values):
+    def inverse(values: Float[Array, "..."]) -> Float[Array, "..."]:
+        """One over each value, zero for zero."""
         return jnp.where(values > 0, 1 / jnp.where(values > 0, values, 1.0), 0.0)
 
     def sample(self, key: Key) -> Float[Array, "*grid"]:

@@ -12,11 +12,21 @@ the prior is the noise's own law about m. It is trained by
 
     E | G(w) - (s u - e) / sqrt(1 + s^2) |^2,    u = x - m,  e = C^(1/2) noise,
 
-in the norm of L2, or of C^(-1/2) in a whitened loss, which weights all waves alike.
+in the norm of L2, or in a whitened loss, which weights all waves alike.
+
+Two parts of G are not left to the network. Where the law of u is known and is not that of the
+noise, the best linear G has a closed form, wave by wave (`GaussianFieldDenoiser`), and the network
+adds what is not Gaussian. And what a trained G lacks of its linear part is measured: E[u | z]
+leaves an error that is uncorrelated with every function of z, so that
+
+    b(k, s) = Re E[ conj(w_k) (target - G(w))_k ] / E |w_k|^2
+
+is zero for it at every wave and level, and b(k, s) w_k is added where it is not (`WaveGains`).
+As dE|w_k|^2 / da = -2 Re E[ conj(w_k) G_k ], the draws then have the spectrum of the fields.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
@@ -31,6 +41,9 @@ from dasim.priors.sampler import integrated
 from dasim.priors.schedules import AbstractSchedule
 from dasim.priors.train import Batch, levels_and_noise
 from dasim.types import Key
+
+
+LEAST = 1e-12  # power of a wave that has any, over the largest
 
 
 class FieldCoordinates(AbstractCoordinates):
@@ -52,20 +65,67 @@ class FieldCoordinates(AbstractCoordinates):
         return v * self.scale + self.center
 
 
+class WaveGains(eqx.Module):
+    """A factor for waves of each length at each level: straight lines between those measured.
+
+    Attributes:
+        values: `(level, length)`, of the wavenumbers 0, step, 2 step, ...; none beyond the last.
+        angles: arctan of the levels, increasing.
+        step: see `values`.
+    """
+
+    values: Float[Array, "level length"]
+    angles: Float[Array, " level"]
+    step: float = eqx.field(static=True)
+
+    @classmethod
+    def zeros(cls, grid: Grid, inner: Grid, n_levels: int) -> "WaveGains":
+        """For the waves that a grid and an inner one have, without values and levels."""
+        step = min(a[a > 0].min() for a in grid.wavenumbers)
+        highest = min(np.abs(a).max() for g in (grid, inner) for a in g.wavenumbers)
+        shape = n_levels, round(float(highest / step)) + 1
+        return cls(jnp.zeros(shape), jnp.zeros(n_levels), float(step))
+
+    def __call__(self, grid: Grid, sigma) -> Float[Array, "*grid"]:
+        """The factors of a grid's coefficients."""
+        angle = jnp.arctan(sigma)
+        row = jax.vmap(lambda v: jnp.interp(angle, self.angles, v), 1)(self.values)
+        k = np.sqrt(sum(np.meshgrid(*(a**2 for a in grid.wavenumbers), indexing="ij"))) / self.step
+        below = np.minimum(k.astype(int), len(row) - 2)
+        share = k - below
+        factors = row[below] * (1 - share) + row[below + 1] * share
+        return jnp.where(share <= 1 + 1e-9, factors, 0.0)
+
+
+def linear_factor(law: FieldCovariance, noise: FieldCovariance, sigma) -> Float[Array, "*grid"]:
+    """G(w) over w of a Gaussian field of covariance `law`, wave by wave: exact."""
+    field, of_noise = law.values, noise.values
+    # waves that the noise lacks are not seen
+    total = jnp.where(of_noise > 0, field + sigma**2 * of_noise, 1.0)
+    return jnp.where(of_noise > 0, sigma * (field - of_noise) / total, 0.0)
+
+
 class FieldDenoiser(AbstractDenoiser):
     """The denoiser of a field, flat.
 
     Attributes:
         center: m where there is no regression.
         noise: C.
-        network: G, of fields over the noise's standard deviation.
+        network: the part of G that is not linear, of fields over the noise's standard deviation.
         regression: m(cond), of an ancestor on the same grid; None for a prior without one.
+        law: covariance of x - m; None for that of the noise.
+        gains: of the linear part; None for none.
+        balanced: the network is also given w with all its waves alike, and what it gives is scaled
+            wave by wave (`scales`): the preconditioning of Karras et al. (2022), for every wave.
     """
 
     center: Float[Array, ""]
     noise: FieldCovariance
     network: OnGrid
     regression: MeanNetwork | None = None
+    law: FieldCovariance | None = None
+    gains: WaveGains | None = None
+    balanced: bool = eqx.field(static=True, default=False)
 
     @property
     def colored(self):
@@ -74,6 +134,27 @@ class FieldDenoiser(AbstractDenoiser):
     @property
     def grid(self) -> Grid:
         return self.noise.grid
+
+    def scales(self, sigma) -> tuple[Float[Array, "*grid"], Float[Array, "*grid"]]:
+        """The variances L of x - m and N of the noise say those of each wave of w, and of what w
+        leaves of the wave that G stands for:
+
+            (L + s^2 N) / (1 + s^2)    and    L N (1 + s^2) / (L + s^2 N).
+
+        Returns:
+            Their roots, as a field on the network's grid has them, whatever the grid.
+        """
+        inner = self.network.network.inner or self.grid
+        share = inner.size / self.grid.size
+        noise = self.noise.values * share
+        field = noise if self.law is None else self.law.values * share
+        total, one = field + sigma**2 * noise, 1 + sigma**2
+        left = jnp.where(total > 0, field * noise * one / jnp.where(total > 0, total, 1.0), 0.0)
+        return jnp.sqrt(total / one), jnp.sqrt(left)
+
+    def _times(self, x: Float[Array, " n"], factor: Float[Array, "*grid"]) -> Float[Array, " n"]:
+        field = x.reshape(self.grid.shape)
+        return self.grid.multiplied(field, factor.astype(x.dtype)).reshape(-1)
 
     def mean(self, cond=None):
         if self.regression is None:
@@ -88,7 +169,18 @@ class FieldDenoiser(AbstractDenoiser):
         if self.regression is not None:
             fields.append(self.regression.coordinates(cond))
             scalars = jnp.concatenate([scalars, cond[self.regression.size :]])
-        return self.noise.std * self.network(jnp.stack(fields), scalars)
+        if self.balanced:
+            own, left = self.scales(sigma)
+            fields.append(self._times(w, FieldCovariance.inverse(own)))
+            made = self._times(self.network(jnp.stack(fields), scalars), left)
+        else:
+            made = self.noise.std * self.network(jnp.stack(fields), scalars)
+        if self.law is None and self.gains is None:
+            return made
+        factor = 0.0 if self.law is None else linear_factor(self.law, self.noise, sigma)
+        if self.gains is not None:
+            factor = factor + self.gains(self.grid, sigma)
+        return made + self._times(w, factor)
 
     def correction(self, v, sigma, cond=None):
         return self.noise.whiten(self.drift(self.noise.sqrt(v), sigma, cond))
@@ -113,6 +205,7 @@ class FieldDenoiser(AbstractDenoiser):
             noise=self.noise.on(grid),
             network=move(self.network, grid=grid),
             regression=regression,
+            law=None if self.law is None else self.law.on(grid),
         )
 
 
@@ -147,11 +240,7 @@ class GaussianFieldDenoiser(AbstractDenoiser):
         return self.noise
 
     def drift(self, w, sigma, cond=None):
-        law, noise = self.law.values, self.noise.values
-        # waves that the noise lacks are not seen
-        total = jnp.where(noise > 0, law + sigma**2 * noise, 1.0)
-        factor = jnp.where(noise > 0, sigma * (law - noise) / total, 0.0)
-        grid = self.law.grid
+        factor, grid = linear_factor(self.law, self.noise, sigma), self.law.grid
         return grid.multiplied(w.reshape(grid.shape), factor.astype(w.dtype)).reshape(-1)
 
     def correction(self, v, sigma, cond=None):
@@ -232,15 +321,75 @@ def field_loss(
     key: Key,
     whitened: bool = False,
 ) -> Float[Array, ""]:
-    """The loss of the module's last formula, over the noise's variance."""
+    """The loss of the module's last formula, over the noise's variance.
+
+    Args:
+        whitened: over that of what a Gaussian field would leave instead, wave by wave.
+    """
     cond, target = batch
     levels, noise = levels_and_noise(schedule, target, key)
 
     def one(cond, target, s, e):
-        u = target - jax.lax.stop_gradient(denoiser.mean(cond))
-        e, root = denoiser.noise.sqrt(e), jnp.sqrt(1 + s**2)
-        wrong = denoiser.drift((u + s * e) / root, s, cond) - (s * u - e) / root
-        wrong = denoiser.noise.whiten(wrong) if whitened else wrong / denoiser.noise.std
+        wrong = -_left(denoiser, cond, target, s, e)[1]
+        if whitened:
+            wrong = denoiser._times(wrong, FieldCovariance.inverse(denoiser.scales(s)[1]))
+        else:
+            wrong = wrong / denoiser.noise.std
         return jnp.mean(wrong**2)
 
     return jnp.mean(jax.vmap(one)(cond, target, levels, noise))
+
+
+def _left(denoiser, cond, target, s, e):
+    """w, and what G of it leaves of what it is trained to give."""
+    u = target - jax.lax.stop_gradient(denoiser.mean(cond))
+    e, root = denoiser.noise.sqrt(e), jnp.sqrt(1 + s**2)
+    w = (u + s * e) / root
+    return w, (s * u - e) / root - denoiser.drift(w, s, cond)
+
+
+def measured_gains(
+    denoiser: FieldDenoiser,
+    schedule: AbstractSchedule,
+    draw: Callable[[Key, int], Batch],
+    key: Key,
+    n_levels: int,
+    rounds: int = 64,
+    batch: int = 64,
+) -> WaveGains:
+    """What a denoiser without gains lacks of its linear part, at levels of the schedule's spread.
+
+    Args:
+        draw: function of (key, n) to n pairs of a condition and a field.
+        rounds: batches drawn for each level.
+    """
+    grid = denoiser.grid
+    gains = WaveGains.zeros(grid, denoiser.network.network.inner or grid, n_levels)
+    k = np.sqrt(sum(np.meshgrid(*(a**2 for a in grid.wavenumbers), indexing="ij")))
+    count = gains.values.shape[1]
+    place = np.minimum(np.round(k / gains.step).astype(int), count)  # the last: none
+    levels = schedule.draw((jnp.arange(n_levels) + 0.5) / n_levels)
+
+    @eqx.filter_jit
+    def sums(denoiser, draw, level, key):
+        def one(cond, target, e):
+            w, left = _left(denoiser, cond, target, level, e)
+            a, b = (grid.coefficients(x.reshape(grid.shape)) for x in (w, left))
+            return jnp.stack([(a.conj() * b).real, jnp.abs(a) ** 2])
+
+        def round_of(total, key):
+            draw_key, noise_key = jax.random.split(key)
+            cond, target = draw(draw_key, batch)
+            noise = jax.random.normal(noise_key, target.shape, target.dtype)
+            return total + jax.vmap(one)(cond, target, noise).sum(0), None
+
+        start = jnp.zeros((2, *grid.shape))
+        total = jax.lax.scan(round_of, start, jax.random.split(key, rounds))[0]
+        flat = jnp.zeros((2, count + 1)).at[:, place.reshape(-1)].add(total.reshape(2, -1))
+        wrong, power = flat[:, :-1]
+        there = power > LEAST * power.max()  # else it is rounding alone
+        return jnp.where(there, wrong / jnp.where(there, power, 1.0), 0.0)
+
+    keys = jax.random.split(key, n_levels)
+    values = jnp.stack([sums(denoiser, draw, s, k) for s, k in zip(levels, keys, strict=True)])
+    return WaveGains(values, jnp.arctan(levels), gains.step)

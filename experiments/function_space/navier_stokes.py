@@ -35,15 +35,15 @@ FORCES = {  # length and smoothness of the force, and the Reynolds number
 }
 FORCE, TIME, DT = 0.5, 4.0, {64: 0.04, 128: 0.02}
 FIELDS, HELD_OUT, FINE = 4096, 1024, 192
-MATERN = {"kind": "matern", "length": 0.8, "smoothness": 1.5}
-NOISES = {  # and whether the loss is whitened
-    "white": ({"kind": "white"}, False),
-    "squared exponential": ({"kind": "squared-exponential", "length": 0.5}, False),
-    "matern": (MATERN, False),
-    "matern, whitened": (MATERN, True),
-    "measured, whitened": ({"kind": "measured"}, True),
+KNOWN = {"law": {"kind": "measured"}, "gains": 16, "balanced": True, "whitened": True}
+NOISES = {
+    "white, network alone": {"noise": {"kind": "white"}},
+    "white": {"noise": {"kind": "white"}, **KNOWN},
+    "squared exponential": {"noise": {"kind": "squared-exponential", "length": 0.5}, **KNOWN},
+    "matern": {"noise": {"kind": "matern", "length": 0.8, "smoothness": 1.5}, **KNOWN},
+    "measured": {"noise": {"kind": "measured"}, **KNOWN, "law": None},
 }
-FIT = FitSettings(1600, 32, 3e-3, check=200)
+FIT = FitSettings(2000, 32, 3e-3, check=250)
 DRAWS, FEW = 1024, 192
 CACHE = Path(__file__).parent / "cache"
 
@@ -170,17 +170,16 @@ def main():
                 }
             }
         )
-        for name, (noise, whitened) in NOISES.items():
+        for name, options in NOISES.items():
             if only is not None and f"{kind}/{name}" not in only.split(";"):
                 continue
             spec = FunctionSpec(
                 (TRAINED, TRAINED),
                 BOX,
                 OperatorSpec((12, 12), 16, 3),
-                noise=noise,
-                whitened=whitened,
                 inner=(TRAINED, TRAINED),
-                n_steps=30,
+                n_steps=40,
+                **options,
             )
             prior, _, figures = train_function_prior(
                 spec,
