@@ -27,9 +27,10 @@ CASES = {
     "saturated": {"kind": "censored", "high": 6.0},
     "quantised": {"kind": "quantised", "step": 3.0},
     "yes-no": {"kind": "threshold", "level": 5.0},
+    "whole": {"kind": "censored", "high": 60.0},  # nothing is hidden: what the others can reach
 }
 STAND_INS = {"saturated": ("climate", "plain"), "quantised": ("climate", "plain")}
-RADII = {"saturated": [7.0], "quantised": [7.0], "yes-no": [7.0]}
+RADII = {"score": [7.0, 15.0], "score-lag-2": [15.0, 25.0], "score-lag-4": [25.0]}
 TRUTHS = 3
 KEPT = ("crps_analysis", "crps_analysis_stderr", "rmse_analysis", "spread_analysis")
 
@@ -56,7 +57,7 @@ def measure(name: str, chosen: list[str]):
         best = None
         for stand_in in ("climate",) if ours else STAND_INS.get(name, ("climate",)):
             run = settings_of(name, stand_in)
-            grid = {"localization_radius": RADII[name]} if ours else run.tune.grid
+            grid = {"localization_radius": RADII[method.name]} if ours else run.tune.grid
             settings = tuning.candidates(method, schema.Tune(grid=grid))
             methods = [tuning.with_settings(method, s) for s in settings]
             problems = tuning.twins(run, TRUTHS)
