@@ -141,6 +141,8 @@ def _train_functions(settings: schema.Train, path: Path, checkpoint, report, key
         interval=transition.interval,
         inner=asked.inner or shape,
         whitened=asked.whitened,
+        balanced=asked.balanced,
+        gains=asked.gains,
         schedule=settings.schedule,
         n_steps=DEFAULT_STEPS,
         **networks,

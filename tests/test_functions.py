@@ -31,7 +31,14 @@ SPECS = {
     "transition": FunctionSpec((N,), (BOX,), SMALL, interval=0.5, mean=SMALL, inner=(N,), gains=4),
 }
 WHITE = FunctionSpec(
-    (N,), (BOX,), SMALL, noise={"kind": "white"}, law={"kind": "measured"}, gains=8, balanced=True, n_steps=24
+    (N,),
+    (BOX,),
+    SMALL,
+    noise={"kind": "white"},
+    law={"kind": "measured"},
+    gains=8,
+    balanced=True,
+    n_steps=24,
 )
 FIT = FitSettings(n_steps=400, batch=64, learning_rate=3e-2, ema=0.95, check=200)
 
@@ -175,7 +182,9 @@ def test_draws_have_the_spectrum_of_the_fields():
     draw = lambda key: sample(prior.denoiser, prior.schedule, None, key, prior.n_steps)
     x = eqx.filter_jit(jax.vmap(draw))(keys)
     power = lambda x: np.mean(np.abs(np.fft.rfft(np.asarray(x))) ** 2, 0)
-    np.testing.assert_allclose(power(x)[:-1], power(states(jax.random.key(4), 2000)[1])[:-1], rtol=0.15)
+    np.testing.assert_allclose(
+        power(x)[:-1], power(states(jax.random.key(4), 2000)[1])[:-1], rtol=0.15
+    )
 
 
 def test_a_specification_makes_what_it_says():

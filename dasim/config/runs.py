@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic import model_validator as validator
 
 from dasim.config.data import Data, ObservationFile, Withhold
@@ -194,6 +194,10 @@ class Functions(Section):
     mean: Operator
     residual: Operator
     whitened: bool = False
+    balanced: bool = Field(False, description="the denoiser's network is scaled wave by wave")
+    gains: NonNegativeInt = Field(
+        0, description="levels at which the denoiser's linear part is measured after the training"
+    )
 
 
 # settings of `Train` that have no meaning for a window

@@ -42,7 +42,6 @@ from dasim.priors.schedules import AbstractSchedule
 from dasim.priors.train import Batch, levels_and_noise
 from dasim.types import Key
 
-
 LEAST = 1e-12  # power of a wave that has any, over the largest
 
 

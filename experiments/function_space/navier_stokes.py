@@ -1,6 +1,6 @@
 """Two-dimensional flows under random forces: which noise suits which roughness.
 
-    python navier_stokes.py [--only 'smooth/white;rough/matern, whitened']
+    python navier_stokes.py [--only 'smooth/white;rough/matern']
 
 A flow at rest is driven for a while by a steady random force. The law of its vorticity is learned
 on 32 x 32 points with noise of four kinds, and drawn at 1, 2 and 4 times as many along each axis.
@@ -42,6 +42,7 @@ NOISES = {
     "squared exponential": {"noise": {"kind": "squared-exponential", "length": 0.5}, **KNOWN},
     "matern": {"noise": {"kind": "matern", "length": 0.8, "smoothness": 1.5}, **KNOWN},
     "measured": {"noise": {"kind": "measured"}, **KNOWN, "law": None},
+    "measured, not balanced": {"noise": {"kind": "measured"}, "whitened": True},
 }
 FIT = FitSettings(2000, 32, 3e-3, check=250)
 DRAWS, FEW = 1024, 192
@@ -164,7 +165,7 @@ def main():
                         "truth": {
                             "spectrum": spectra,
                             "mmd": floor,
-                            "some": np.asarray(held[:3]).tolist(),
+                            "some": np.asarray(held[:3], float).round(3).tolist(),
                         }
                     }
                 }
@@ -198,7 +199,8 @@ def main():
                 print(kind, name, size, told, flush=True)
             few = jax.random.split(jax.random.key(4), 3)
             some = drawn(on_grid(prior, (SIMULATED, SIMULATED)), few)
-            found["some"] = np.asarray(some).reshape(3, SIMULATED, SIMULATED).tolist()
+            some = np.asarray(some, float).reshape(3, SIMULATED, SIMULATED)
+            found["some"] = some.round(3).tolist()
             merge({"navier-stokes": {kind: {name: found}}})
 
 

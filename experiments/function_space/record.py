@@ -19,4 +19,4 @@ def merge(found: dict):
         both = isinstance(old, dict) and isinstance(new, dict)
         return old | {k: onto(old.get(k), v) for k, v in new.items()} if both else new
 
-    RESULTS.write_text(json.dumps(onto(results(), found), indent=1) + "\n")
+    RESULTS.write_text(json.dumps(onto(results(), found)) + "\n")
