@@ -185,11 +185,12 @@ def flow_figures(found: dict):
                 vmin=-limit,
                 vmax=limit,
             )
-            ax.set_title(name if name == "truth" else f"{name} noise", fontsize=10)
+            ax.set_title(name, fontsize=10)
         for ax in axes.flat:
             ax.set_axis_off()
         fig.suptitle(
-            f"vorticity under a {kind} force on 64 x 64 points, learned on 32 x 32", fontsize=10
+            f"vorticity under a {kind} force, 64 x 64 points: draws by noise, learned on 32 x 32",
+            fontsize=10,
         )
         fig.tight_layout()
         fig.savefig(HERE / f"flows-{kind}.png", dpi=110)
