@@ -15,12 +15,11 @@ from jaxtyping import Array, Float
 from dasim import fields
 from dasim.fields import AbstractSpectrum, FieldCovariance, Grid, noise_process
 from dasim.priors.denoisers import MeanNetwork, limits
+from dasim.priors.field_training import field_loss, measured_gains
 from dasim.priors.functions import (
     FieldCoordinates,
     FieldDenoiser,
     WaveGains,
-    field_loss,
-    measured_gains,
 )
 from dasim.priors.operators import FourierNetwork, OnGrid
 from dasim.priors.prior import DiffusionPrior

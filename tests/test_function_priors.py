@@ -28,7 +28,8 @@ from dasim.priors import (
     multilevel_flow,
     on_grid,
 )
-from dasim.priors.functions import WaveGains, field_loss, linear_factor, measured_gains
+from dasim.priors.field_training import field_loss, measured_gains
+from dasim.priors.functions import WaveGains, linear_factor
 from dasim.priors.operators import SpectralLayer
 from dasim.types import Observations
 

@@ -17,7 +17,7 @@ from dasim.functions import (
     train_function_prior,
 )
 from dasim.priors import DiffusionPrior, on_grid, sample
-from dasim.priors.functions import field_loss
+from dasim.priors.field_training import field_loss
 from dasim.priors.operators import FourierNetwork
 from dasim.priors.store import read_header
 from dasim.priors.train import FitSettings
