@@ -63,7 +63,8 @@ class FunctionSpec:
             or the kind "measured", of the law of what the mean leaves.
         law: of what the mean leaves, as `noise`, whose linear denoiser is then not left to the
             network; None for that of the noise.
-        gains: levels at which what the trained denoiser lacks of its linear part is measured.
+        gains: whether the denoiser is given, after its training, the gains with which its draws
+            of `n_steps` have the fields' own spectrum.
         balanced: the denoiser's network is scaled wave by wave (`FieldDenoiser`).
         residual: network of the denoiser.
         interval: time between ancestor and state; None for a prior without an ancestor.
@@ -78,7 +79,7 @@ class FunctionSpec:
     edges: Literal["periodic", "bounded"] = "periodic"
     noise: dict = field(default_factory=lambda: {"kind": "measured"})
     law: dict | None = None
-    gains: int = 0
+    gains: bool = False
     balanced: bool = False
     interval: float | None = None
     mean: OperatorSpec | None = None
@@ -128,7 +129,7 @@ class FunctionSpec:
         seen = 1 + (regression is not None) + self.balanced
         residual = network(self.residual, seen, 1, residual_key)
         noise, law = self.covariances(one)
-        gains = WaveGains.zeros(grid, inner or grid, self.gains) if self.gains else None
+        gains = WaveGains.zeros(grid, inner or grid, self.n_steps) if self.gains else None
         denoiser = FieldDenoiser(zero, noise, residual, regression, law, gains, self.balanced)
         schedule = SCHEDULES[self.schedule]
         if self.interval is None:
@@ -252,7 +253,7 @@ def train_function_prior(
     }
     denoiser = fitted.model
     if spec.gains:
-        gains = measured_gains(denoiser, prior.schedule, draw, gains_key, spec.gains)
+        gains = measured_gains(denoiser, prior.schedule, draw, gains_key, spec.n_steps)
         denoiser = dataclasses.replace(denoiser, gains=gains)
     return dataclasses.replace(prior, denoiser=denoiser), spec, figures
 

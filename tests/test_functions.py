@@ -28,7 +28,9 @@ N, BOX = 16, 1.0
 SMALL = OperatorSpec((2,), 8, 1)
 SPECS = {
     "state": FunctionSpec((N,), (BOX,), SMALL, n_steps=6),
-    "transition": FunctionSpec((N,), (BOX,), SMALL, interval=0.5, mean=SMALL, inner=(N,), gains=4),
+    "transition": FunctionSpec(
+        (N,), (BOX,), SMALL, interval=0.5, mean=SMALL, inner=(N,), gains=True
+    ),
 }
 WHITE = FunctionSpec(
     (N,),
@@ -36,7 +38,7 @@ WHITE = FunctionSpec(
     SMALL,
     noise={"kind": "white"},
     law={"kind": "measured"},
-    gains=8,
+    gains=True,
     balanced=True,
     n_steps=24,
 )

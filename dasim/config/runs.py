@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic import model_validator as validator
 
 from dasim.config.data import Data, ObservationFile, Withhold
@@ -195,8 +195,8 @@ class Functions(Section):
     residual: Operator
     whitened: bool = False
     balanced: bool = Field(False, description="the denoiser's network is scaled wave by wave")
-    gains: NonNegativeInt = Field(
-        0, description="levels at which the denoiser's linear part is measured after the training"
+    gains: bool = Field(
+        False, description="measured after the training: draws have the fields' own spectrum"
     )
 
 

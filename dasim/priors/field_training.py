@@ -1,5 +1,6 @@
 """Training of denoisers of functions: their loss, and the gains that are measured after it."""
 
+import dataclasses
 from collections.abc import Callable
 
 import equinox as eqx
@@ -15,6 +16,8 @@ from dasim.priors.train import Batch, levels_and_noise
 from dasim.types import Key
 
 LEAST = 1e-12  # power of a wave that has any, over the largest
+MOST = 4.0  # factor on a wave by the gain of one step
+BATCH = 64
 
 
 def field_loss(
@@ -56,43 +59,84 @@ def measured_gains(
     schedule: AbstractSchedule,
     draw: Callable[[Key, int], Batch],
     key: Key,
-    n_levels: int,
-    rounds: int = 64,
-    batch: int = 64,
+    n_steps: int,
+    count: int = 1024,
 ) -> WaveGains:
-    """What a denoiser without gains lacks of its linear part, at levels of the schedule's spread.
+    """The gains with which draws have the spectrum of the fields at every step.
+
+    The draws are made step by step, and at each the gain of the waves of each length is what
+    their power at the next level, cos(a)^2 L + sin(a)^2 N, asks for. It is zero for an exact
+    denoiser and small steps.
 
     Args:
         draw: function of (key, n) to n pairs of a condition and a field.
-        rounds: batches drawn for each level.
+        n_steps: network calls of a draw.
+        count: of the draws; the fields' spectrum is that of four times as many.
     """
     grid = denoiser.grid
-    gains = WaveGains.zeros(grid, denoiser.network.network.inner or grid, n_levels)
+    gains = WaveGains.zeros(grid, denoiser.network.network.inner or grid, n_steps)
     k = np.sqrt(sum(np.meshgrid(*(a**2 for a in grid.wavenumbers), indexing="ij")))
-    count = gains.values.shape[1]
-    place = np.minimum(np.round(k / gains.step).astype(int), count)  # the last: none
-    levels = schedule.draw((jnp.arange(n_levels) + 0.5) / n_levels)
+    lengths = gains.values.shape[1]
+    place = np.minimum(np.round(k / gains.step).astype(int), lengths)  # the last: none
+    coefficients = lambda x: grid.coefficients(x.reshape(grid.shape))
+
+    def power(x, y):
+        """Mean products of the waves of two lists of fields, by length."""
+
+        def one(total, pair):
+            a, b = map(coefficients, pair)
+            return total + (a.conj() * b).real, None
+
+        total = jax.lax.scan(one, jnp.zeros(grid.shape, x.dtype), (x, y))[0] / len(x)
+        return jnp.zeros(lengths + 1).at[place.reshape(-1)].add(total.reshape(-1))[:-1]
+
+    def scaled(denoiser, w, factor):
+        """Fields with the waves of each length multiplied; nothing beyond the last length."""
+        level = dataclasses.replace(
+            gains, values=jnp.stack([factor, factor]), angles=jnp.arange(2.0)
+        )
+        by = level(grid, 0.0)
+        return jax.lax.map(lambda x: denoiser.times(x, by), w, batch_size=BATCH)
 
     @eqx.filter_jit
-    def sums(denoiser, draw, level, key):
-        def one(cond, target, e):
-            w, left = _left(denoiser, cond, target, level, e)
-            a, b = (grid.coefficients(x.reshape(grid.shape)) for x in (w, left))
-            return jnp.stack([(a.conj() * b).real, jnp.abs(a) ** 2])
+    def run(denoiser, draw, key):
+        draw_key, noise_key = jax.random.split(key)
+        cond, target = draw(draw_key, 4 * count)
+        u = target - jax.lax.map(denoiser.mean, cond, batch_size=BATCH)
+        cond, noise = cond[:count], jax.random.normal(noise_key, u[:count].shape, u.dtype)
+        field = power(u, u)
+        white = denoiser.noise.values.reshape(-1)
+        of_noise = jnp.zeros(lengths + 1).at[place.reshape(-1)].add(white)[:-1]
 
-        def round_of(total, key):
-            draw_key, noise_key = jax.random.split(key)
-            cond, target = draw(draw_key, batch)
-            noise = jax.random.normal(noise_key, target.shape, target.dtype)
-            return total + jax.vmap(one)(cond, target, noise).sum(0), None
+        def step(carry, at):
+            w, last, last_change = carry
+            s, angle, change = at
+            made = jax.lax.map(lambda a: denoiser.drift(a[0], s, a[1]), (w, cond), batch_size=BATCH)
+            # the step of `integrated` is w (1 - reach b) + rest, with b the gain
+            ratio = change / last_change
+            reach = change * (1 + 0.5 * ratio)
+            rest = -reach * made - 0.5 * change * ratio * last
+            own, cross, other = power(w, w), power(w, rest), power(rest, rest)
+            wanted = field * jnp.cos(angle) ** 2 + of_noise * jnp.sin(angle) ** 2
+            there = (own > LEAST * own.max()) & (field > LEAST * field.max())
+            own = jnp.where(there, own, 1.0)
+            factor = jnp.sqrt(jnp.maximum(cross**2 - own * (other - wanted), 0.0)) - cross
+            factor = jnp.clip(factor / own, 1 / MOST, MOST)
+            gain = jnp.where(there, (1 - factor) / reach, 0.0)
+            slope = -(made + scaled(denoiser, w, gain))
+            w = w + change * (slope + 0.5 * ratio * (slope - last))
+            return (w, slope, change), gain
 
-        start = jnp.zeros((2, *grid.shape))
-        total = jax.lax.scan(round_of, start, jax.random.split(key, rounds))[0]
-        flat = jnp.zeros((2, count + 1)).at[:, place.reshape(-1)].add(total.reshape(2, -1))
-        wrong, power = flat[:, :-1]
-        there = power > LEAST * power.max()  # else it is rounding alone
-        return jnp.where(there, wrong / jnp.where(there, power, 1.0), 0.0)
+        start = jax.lax.map(denoiser.noise.sqrt, noise, batch_size=BATCH)
+        # else the first gain is what the noise has too much of by chance
+        own = power(start, start)
+        by_chance = jnp.sqrt(of_noise / jnp.where(own > 0, own, 1.0))
+        start = start + scaled(denoiser, start, jnp.where(own > 0, by_chance - 1, 0.0))
+        levels = schedule.levels(n_steps).astype(start.dtype)
+        angles = jnp.arctan(levels)
+        first = start, jnp.zeros_like(start), jnp.asarray(jnp.inf, start.dtype)
+        each = levels[:-1], angles[1:], jnp.diff(angles)
+        return jax.lax.scan(step, first, each)[1][::-1], angles[:-1][::-1]
 
-    keys = jax.random.split(key, n_levels)
-    values = jnp.stack([sums(denoiser, draw, s, k) for s, k in zip(levels, keys, strict=True)])
-    return WaveGains(values, jnp.arctan(levels), gains.step)
+    values, angles = run(denoiser, draw, key)
+    return WaveGains(values, angles, gains.step)

@@ -16,13 +16,12 @@ in the norm of L2, or in a whitened loss, which weights all waves alike.
 
 Two parts of G are not left to the network. Where the law of u is known and is not that of the
 noise, the best linear G has a closed form, wave by wave (`GaussianFieldDenoiser`), and the network
-adds what is not Gaussian. And what a trained G lacks of its linear part is measured: E[u | z]
-leaves an error that is uncorrelated with every function of z, so that
+adds what is not Gaussian. And since the probability flow changes the power of a wave by
 
-    b(k, s) = Re E[ conj(w_k) (target - G(w))_k ] / E |w_k|^2
+    dE|w_k|^2 / da = -2 Re E[ conj(w_k) G_k ],
 
-is zero for it at every wave and level, and b(k, s) w_k is added where it is not (`WaveGains`).
-As dE|w_k|^2 / da = -2 Re E[ conj(w_k) G_k ], the draws then have the spectrum of the fields.
+where it has to follow cos(a)^2 L + sin(a)^2 N, with L and N those of field and noise, b(k, s) w_k
+is added to the G of a trained network such that it does along its own draws (`WaveGains`).
 """
 
 import dataclasses
