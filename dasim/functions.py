@@ -99,10 +99,12 @@ class FunctionSpec:
         return SPECTRA[law.pop("kind")](**law)
 
     def covariances(self, std) -> tuple[FieldCovariance, FieldCovariance | None]:
-        """Of the noise and of what the mean leaves, of root mean variance `std`."""
-        noise = noise_process(self.spectrum(self.noise), self.grid, std)
-        law = None if self.law is None else noise_process(self.spectrum(self.law), self.grid, std)
-        return noise, law
+        """Of the noise and of what the mean leaves, of root mean variance `std`.
+
+        Not folded: fields, and what networks see of them, are moved between grids by their waves.
+        """
+        process = lambda law: noise_process(self.spectrum(law), self.grid, std, False)
+        return process(self.noise), None if self.law is None else process(self.law)
 
     def build(self, key: Key) -> DiffusionPrior | DiffusionTransition:
         """An untrained prior, or an untrained transition where there is an interval.

@@ -187,6 +187,29 @@ def test_noise_is_the_same_on_shared_points(spectrum, grid):
     np.testing.assert_allclose(coarse, dense_of(fine)[np.ix_(shared, shared)], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "grid",
+    [
+        Grid((8,), (2.0,)),
+        Grid((9,), (2.0,)),
+        Grid((8,), (2.0,), "bounded"),
+        Grid((8,), (2.0,), "pinned"),
+        Grid((6, 5), (2.0, 3.0)),
+    ],
+    ids=["even", "odd", "bounded", "pinned", "2-d"],
+)
+def test_noise_that_is_not_folded_is_that_of_a_finer_grid_moved(grid):
+    fine = grid.at(tuple(3 * n for n in grid.shape))
+    law = Matern(0.3, 0.5)  # with much beyond the coarse grid's waves
+    coarse, finer = (noise_process(law, g, 1.2, folded=False) for g in (grid, fine))
+    down = jax.vmap(lambda x: resample(x.reshape(fine.shape), fine, grid).reshape(-1))
+    moved = down(down(finer.dense()).T)
+    # waves are summed to slightly different ends
+    np.testing.assert_allclose(coarse.dense(), moved, atol=1e-4)
+    np.testing.assert_allclose(finer.on(grid).dense(), moved, atol=1e-4)
+    assert np.abs(noise_process(law, grid, 1.2).dense() - moved).max() > 1e-2
+
+
 @pytest.mark.parametrize("length", [1.0, 3.0])
 def test_brownian_motion(length):
     grid = Grid((16,), (length,), "pinned")

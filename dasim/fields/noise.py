@@ -5,7 +5,9 @@ Restricted to `n` points, waves that the grid cannot tell apart add up: the disc
 
     (n / L) sum of lambda over the aliases of k,
 
-so a draw has the same law at the points that two grids share, whatever the grids.
+so a draw has the same law at the points that two grids share, whatever the grids. Not folded in
+this way, the waves beyond a grid are left out, and a draw has the law of one on a finer grid that
+`dasim.fields.resample` took there.
 """
 
 import equinox as eqx
@@ -33,12 +35,14 @@ class FieldCovariance(AbstractCovariance):
         spectrum: its law.
         std: root of the variance, averaged over the box.
         relative: eigenvalues for a std of 1, in the order of the grid's coefficients.
+        folded: whether waves that the grid cannot tell apart add up, or are left out.
     """
 
     grid: Grid = eqx.field(static=True)
     spectrum: AbstractSpectrum
     std: Float[Array, ""]
     relative: Float[Array, "*grid"]
+    folded: bool = eqx.field(static=True, default=True)
 
     @property
     def values(self) -> Float[Array, "*grid"]:
@@ -89,14 +93,21 @@ class FieldCovariance(AbstractCovariance):
 
     def on(self, grid: Grid) -> "FieldCovariance":
         """The same noise on another grid of its box."""
-        moved = noise_process(self.spectrum, grid, 1.0)
+        moved = noise_process(self.spectrum, grid, 1.0, self.folded)
         return eqx.tree_at(lambda c: c.std, moved, self.std)
 
 
 def noise_process(
-    spectrum: AbstractSpectrum, grid: Grid, std: float | Float[Array, ""] = 1.0
+    spectrum: AbstractSpectrum,
+    grid: Grid,
+    std: float | Float[Array, ""] = 1.0,
+    folded: bool = True,
 ) -> FieldCovariance:
     """The noise of a law on a grid, of root mean variance `std` over the box.
+
+    Args:
+        folded: for the law of a fine field's values at the grid's points; otherwise that of its
+            waves which the grid has.
 
     Raises:
         ValueError: the law makes no field of finite variance there.
@@ -110,11 +121,13 @@ def noise_process(
         square = sum(np.meshgrid(*(a**2 for a in k), indexing="ij"))
         law = spectrum(square, len(grid.shape))
         values = law / law.sum() * grid.size
+        taken = _fold if folded else _cut
         for axis, n in enumerate(grid.shape):
-            folded = _fold(np.moveaxis(values, axis, 0), n, grid.edges)
-            values = np.moveaxis(folded, 0, axis)
+            along = taken(np.moveaxis(values, axis, 0), n, grid.edges)
+            values = np.moveaxis(along, 0, axis)
         values = np.where(values > LEAST * values.max(), values, 0.0)
-    return FieldCovariance(grid, spectrum, jnp.asarray(std, float), jnp.asarray(values, float))
+    std, values = jnp.asarray(std, float), jnp.asarray(values, float)
+    return FieldCovariance(grid, spectrum, std, values, folded)
 
 
 def _fold(values: np.ndarray, n: int, edges: str) -> np.ndarray:
@@ -132,3 +145,13 @@ def _fold(values: np.ndarray, n: int, edges: str) -> np.ndarray:
     folded = np.zeros((n, *values.shape[1:]))
     np.add.at(folded, place, weight.reshape(-1, *([1] * (values.ndim - 1))) * values)
     return folded
+
+
+def _cut(values: np.ndarray, n: int, edges: str) -> np.ndarray:
+    """Those of the lowest n waves, along the first axis."""
+    if edges != "periodic" or len(values) == n:
+        return values[:n]
+    kept = values[np.round(np.fft.fftfreq(n, 1 / n)).astype(int)]
+    if n % 2 == 0:
+        kept[n // 2] += values[n // 2]  # one wave stands for two
+    return kept

@@ -60,7 +60,7 @@ def measured_gains(
     draw: Callable[[Key, int], Batch],
     key: Key,
     n_steps: int,
-    count: int = 1024,
+    count: int = 2048,
 ) -> WaveGains:
     """The gains with which draws have the spectrum of the fields at every step.
 

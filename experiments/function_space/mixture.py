@@ -1,11 +1,12 @@
 """A mixture of two random fields: learned on 64 points, drawn and conditioned at any resolution.
 
-    python mixture.py
+    python mixture.py [--only 'matern;white']
 
 The modes have the means 10 v - 5 and -10 v + 5 on [0, 1], and both the squared exponential
 covariance of standard deviation 0.63 (Lim, Kovachki et al. 2023, sect. 5.1); its length is 0.2.
 """
 
+import argparse
 import os
 
 os.environ.setdefault("NPROC", "8")
@@ -105,10 +106,16 @@ def conditioned(prior, key) -> dict:
 
 
 def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only")
+    only = parser.parse_args().only
     held_out = batch(jax.random.key(9), 2048)
     for name, noise in NOISES.items():
+        if only is not None and name not in only.split(";"):
+            continue
+        network = OperatorSpec((16,), 24, 3, True)
         spec = FunctionSpec(
-            (TRAINED,), (1.0,), OperatorSpec((16,), 24, 3, True), "bounded", noise, inner=(64,)
+            (TRAINED,), (1.0,), network, "bounded", noise, gains=True, inner=(64,), n_steps=40
         )
         prior, _, figures = train_function_prior(spec, batch, held_out, jax.random.key(0), FIT)
         merge({"mixture": {name: {"training": figures}}})

@@ -102,27 +102,33 @@ def flows(found: dict) -> list[str]:
     return rows
 
 
-def cycling(found: dict) -> list[str]:
-    """Rows of the cycling experiment."""
-    rows = [
-        *header(
-            "method",
-            "setting",
-            "CRPS",
-            "of the LETKF's",
-            "RMSE",
-            "spread / RMSE",
-            "coverage",
-            "ms a cycle",
-        )
-    ]
+SCORES = "setting", "CRPS", "of the LETKF's", "RMSE", "spread / RMSE", "coverage", "ms a cycle"
+
+
+def scored(found: dict, first: str = "") -> list[str]:
+    """Rows of methods that were cycled, each begun with `first`."""
+    rows = []
     base = found.get("LETKF", {}).get("crps", math.nan)
     for name, f in found.items():
         setting = ", ".join("none" if s is None else f"{s:g}" for s in f["setting"])
         rows.append(
-            f"| {name} | {setting} | {f['crps']:.4f} | {f['crps'] / base:.2f} | {f['rmse']:.3f} | "
-            f"{f['ratio']:.2f} | {f['coverage_90']:.3f} | {1000 * f['seconds_per_cycle']:.0f} |"
+            f"{first}| {name} | {setting} | {f['crps']:.4f} | {f['crps'] / base:.2f} | "
+            f"{f['rmse']:.3f} | {f['ratio']:.2f} | {f['coverage_90']:.3f} | "
+            f"{1000 * f['seconds_per_cycle']:.0f} |"
         )
+    return rows
+
+
+def cycling(found: dict) -> list[str]:
+    """Rows of one flow on several grids."""
+    return [*header("method", *SCORES), *scored(found)]
+
+
+def kolmogorov(found: dict) -> list[str]:
+    """Rows of the two-dimensional flow, seen in several ways."""
+    rows = header("seen", "method", *SCORES)
+    for case, methods in found.items():
+        rows += scored(methods, f"| {case} ")
     return rows
 
 
@@ -213,7 +219,13 @@ def flow_figures(found: dict):
 
 def main():
     found, text = results(), README.read_text()
-    parts = {"gaussian": gaussian, "mixture": mixture, "navier-stokes": flows, "cycling": cycling}
+    parts = {
+        "gaussian": gaussian,
+        "mixture": mixture,
+        "navier-stokes": flows,
+        "cycling": cycling,
+        "kolmogorov": kolmogorov,
+    }
     for name, rows in parts.items():
         if name in found:
             start, end = f"<!-- {name} -->", f"<!-- end {name} -->"

@@ -61,18 +61,22 @@ def twin(case: Case, seed: int):
     return np.asarray(truth), readings, states[1:], ensemble_key
 
 
-def measured(case: Case, filter, transition, seed: int) -> dict:
-    """Scores of one truth's run."""
+def cycled(case: Case, filter, transition, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A truth `(cycle, *grid)` and its analyses `(member, cycle, *grid)`, on the coarsest grid."""
     truth, readings, ensemble, key = twin(case, seed)
     size = transition.shape[0]
     start = case.every(case.finest // size, ensemble)
-    began = time.perf_counter()
-    _, analysis = cycle(
-        filter, transition, case.observation(size), start, readings, key, kept(case, size)
-    )
-    analysis = np.moveaxis(np.asarray(analysis), 0, 1)
-    seconds = (time.perf_counter() - began) / case.cycles
+    seen = case.observation(size)
+    _, analysis = cycle(filter, transition, seen, start, readings, key, kept(case, size))
     truth = case.every(case.finest // case.coarsest, truth)
+    return truth, np.moveaxis(np.asarray(analysis), 0, 1)
+
+
+def measured(case: Case, filter, transition, seed: int) -> dict:
+    """Scores of one truth's run."""
+    began = time.perf_counter()
+    truth, analysis = cycled(case, filter, transition, seed)
+    seconds = (time.perf_counter() - began) / case.cycles
     axes = tuple(range(1, truth.ndim))
     scored = np.expand_dims(np.arange(case.cycles) >= case.burn_in, axes)
     return summarize(score(analysis, truth), axes, scored) | {"seconds_per_cycle": seconds}
