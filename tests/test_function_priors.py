@@ -310,6 +310,26 @@ def test_gains_give_draws_the_spectrum_of_the_fields(box):
     assert float(moved.max()) < 0.06
 
 
+@pytest.mark.parametrize(
+    "box", [RING, ROD, Grid((12, 16), (2.0, 2.0))], ids=["periodic", "bounded", "2-d"]
+)
+@pytest.mark.parametrize("balanced", [False, True])
+def test_a_denoiser_is_one_function_of_the_waves_that_its_network_sees(box, balanced):
+    """The highest even one among them."""
+    fine = box.at(tuple(2 * n for n in box.shape))
+    modes = (2,) * len(box.shape)
+    new = OnGrid(network(box, box, modes=modes, fields=1 + balanced), box)
+    noise = noise_process(Matern(0.3, 0.5), box, 1.2, folded=False)
+    coarse = FieldDenoiser(jnp.zeros(()), noise, new, balanced=balanced)
+    w = jnp.asarray(rng(9).normal(size=fine.shape))
+    down = lambda x: moved(x.reshape(fine.shape), fine, box)
+    drift = eqx.filter_jit(lambda denoiser, w: denoiser.drift(w.reshape(-1), 0.7, None))
+    expected = drift(coarse, down(w))
+    got = down(drift(coarse.on(fine), w)).reshape(-1)
+    assert float(jnp.abs(expected).max()) > 0.1
+    np.testing.assert_allclose(got, expected, atol=3e-5)
+
+
 def test_gains_are_one_function_on_all_grids():
     gains = WaveGains(jnp.asarray([[1.0, 2.0, 4.0], [0.0, 0.0, 1.0]]), jnp.asarray([0.2, 1.0]), 2.0)
     box = Grid((6,), (2 * np.pi,))

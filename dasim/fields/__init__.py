@@ -3,6 +3,7 @@
 from dasim.fields.grids import Grid as Grid
 from dasim.fields.grids import resample as resample
 from dasim.fields.noise import FieldCovariance as FieldCovariance
+from dasim.fields.noise import cut as cut
 from dasim.fields.noise import noise_process as noise_process
 from dasim.fields.spectra import AbstractSpectrum as AbstractSpectrum
 from dasim.fields.spectra import Brownian as Brownian

@@ -147,11 +147,21 @@ def _fold(values: np.ndarray, n: int, edges: str) -> np.ndarray:
     return folded
 
 
-def _cut(values: np.ndarray, n: int, edges: str) -> np.ndarray:
+def _cut(values, n: int, edges: str):
     """Those of the lowest n waves, along the first axis."""
     if edges != "periodic" or len(values) == n:
         return values[:n]
     kept = values[np.round(np.fft.fftfreq(n, 1 / n)).astype(int)]
-    if n % 2 == 0:
-        kept[n // 2] += values[n // 2]  # one wave stands for two
+    if n % 2 == 0:  # one wave stands for two
+        twice = (np.arange(n) == n // 2).reshape(-1, *([1] * (values.ndim - 1)))
+        kept = kept + twice * values[n // 2]
     return kept
+
+
+def cut(
+    values: Float[Array, "*grid"], grid: Grid, shape: tuple[int, ...]
+) -> Float[Array, "*coarse"]:
+    """Variances of the waves that are left where fields are moved to a coarser grid."""
+    for axis, n in enumerate(shape):
+        values = jnp.moveaxis(_cut(jnp.moveaxis(values, axis, 0), n, grid.edges), 0, axis)
+    return values

@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dasim.fields import FieldCovariance, Grid, resample
+from dasim.fields import FieldCovariance, Grid, cut, resample
 from dasim.priors.denoisers import AbstractCoordinates, AbstractDenoiser, MeanNetwork
 from dasim.priors.operators import OnGrid
 from dasim.priors.sampler import integrated
@@ -150,6 +150,19 @@ class FieldDenoiser(AbstractDenoiser):
         field = x.reshape(self.grid.shape)
         return self.grid.multiplied(field, factor.astype(x.dtype)).reshape(-1)
 
+    def _times_seen(self, x, scale, inverse=False):
+        """`times` for what the network sees or makes: where its grid is coarser than the field's,
+        the highest even wave there has the variance of two."""
+        inner = self.network.network.inner or self.grid
+        shape = tuple(map(min, self.grid.shape, inner.shape))
+        seen = self.grid.at(shape)
+        if seen != self.grid:
+            x = resample(x.reshape(self.grid.shape), self.grid, seen)
+            scale = jnp.sqrt(cut(scale**2, self.grid, shape))
+        factor = FieldCovariance.inverse(scale) if inverse else scale
+        x = seen.multiplied(x.reshape(shape), factor.astype(x.dtype))
+        return resample(x, seen, self.grid).reshape(-1)
+
     def mean(self, cond=None):
         if self.regression is None:
             return jnp.full(self.grid.size, self.center)
@@ -165,8 +178,8 @@ class FieldDenoiser(AbstractDenoiser):
             scalars = jnp.concatenate([scalars, cond[self.regression.size :]])
         if self.balanced:
             own, left = self.scales(sigma)
-            fields.append(self.times(w, FieldCovariance.inverse(own)))
-            made = self.times(self.network(jnp.stack(fields), scalars), left)
+            fields.append(self._times_seen(w, own, True))
+            made = self._times_seen(self.network(jnp.stack(fields), scalars), left)
         else:
             made = self.noise.std * self.network(jnp.stack(fields), scalars)
         if self.law is None and self.gains is None:
