@@ -126,6 +126,8 @@ def train(
         settings = schema.read(schema.find_config(config), schema.Train, set_ or [])
         path = out or Path("runs") / f"{settings.name}.safetensors"
         checkpoint = path.with_suffix(".training")
+        if resume and not checkpoint.exists():
+            raise DataError(f"{checkpoint}: no training to go on with; run without --resume")
         if checkpoint.exists() and not resume:
             shutil.rmtree(checkpoint)
         with bars_of_progress() as bars:
@@ -135,6 +137,8 @@ def train(
             def report(stage, step, steps, training, held_out):
                 note = f"loss {training:.4g}, held out {held_out:.4g}"
                 bars.update(tasks[stage], completed=step, total=steps, note=note)
+                if not console.is_terminal:  # a log shows no bars before their end
+                    console.print(f"{stage}: step {step} of {steps}, {note}", highlight=False)
 
             header = training.train(settings, path, checkpoint, report)
     except DasimError as error:

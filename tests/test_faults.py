@@ -181,6 +181,9 @@ def test_a_broken_prior(tmp_path, prior):
 
 def test_resume_without_a_checkpoint(tmp_path):
     refused(run(tmp_path / "run", resume=True), tmp_path / "run", "no checkpoint")
+    path = tmp_path / "prior.safetensors"
+    result = invoke("train", "lorenz63-window", "--resume", "--out", path)
+    refused(result, path.with_suffix(".training"), "no training")
 
 
 def test_a_truncated_checkpoint(again):
