@@ -64,7 +64,7 @@ class FunctionSpec:
         law: of what the mean leaves, as `noise`, whose linear denoiser is then not left to the
             network; None for that of the noise.
         gains: whether the denoiser is given, after its training, the gains with which its draws
-            of `n_steps` have the fields' own spectrum.
+            of `n_steps` have the fields' own spectrum (`WaveGains`).
         balanced: the denoiser's network is scaled wave by wave (`FieldDenoiser`).
         residual: network of the denoiser.
         interval: time between ancestor and state; None for a prior without an ancestor.
@@ -99,11 +99,16 @@ class FunctionSpec:
         return SPECTRA[law.pop("kind")](**law)
 
     def covariances(self, std) -> tuple[FieldCovariance, FieldCovariance | None]:
-        """Of the noise and of what the mean leaves, of root mean variance `std`.
+        """Of the noise and of what the mean leaves, of mean variance `std**2` on the grid.
 
         Not folded: fields, and what networks see of them, are moved between grids by their waves.
         """
-        process = lambda law: noise_process(self.spectrum(law), self.grid, std, False)
+
+        def process(law):
+            made = noise_process(self.spectrum(law), self.grid, folded=False)
+            whole = std / jnp.sqrt(made.relative.mean())  # with the waves that the grid lacks
+            return eqx.tree_at(lambda c: c.std, made, whole)
+
         return process(self.noise), None if self.law is None else process(self.law)
 
     def build(self, key: Key) -> DiffusionPrior | DiffusionTransition:
@@ -149,7 +154,7 @@ def measured_law(residual: Float[Array, "draw *grid"], grid: Grid) -> dict:
     power = np.asarray(
         jnp.mean(jnp.abs(jax.vmap(grid.coefficients)(residual)) ** 2, 0), float
     ).reshape(-1)
-    k = np.sqrt(sum(np.meshgrid(*(a**2 for a in grid.wavenumbers), indexing="ij"))).reshape(-1)
+    k = grid.magnitudes.reshape(-1)
     step = min(a[a > 0].min() for a in grid.wavenumbers)
     highest = min(np.abs(a).max() for a in grid.wavenumbers)
     place = np.round(k / step).astype(int)
@@ -167,6 +172,15 @@ def measured_law(residual: Float[Array, "draw *grid"], grid: Grid) -> dict:
 
 
 Report = Callable[[str, int, int, float, float], None]
+
+
+def _in_one_type(batch: Batch) -> Batch:
+    """In that of the weights: fields of another would fail after the training, in a draw."""
+    return jax.tree.map(lambda a: jnp.asarray(a, float), batch)
+
+
+def _drawn(draw, key, n) -> Batch:
+    return _in_one_type(draw(key, n))
 
 
 def train_function_prior(
@@ -191,6 +205,7 @@ def train_function_prior(
     Returns:
         The prior, its specification with a measured law in place, and the held-out figures.
     """
+    draw, held_out = jax.tree_util.Partial(_drawn, draw), _in_one_type(held_out)
     build_key, first_key, mean_key, residual_key = jax.random.split(key, 4)
     gains_key = jax.random.fold_in(key, 1)
 

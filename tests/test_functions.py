@@ -138,7 +138,7 @@ def test_a_trained_mean_and_the_size_of_what_it_leaves(trained):
     mean = jax.vmap(lambda x: prior.mean(x, jnp.zeros(())))(cond)
     left = float(jnp.sqrt(jnp.mean((target - mean) ** 2)))
     assert figures["rmse_mean"] == pytest.approx(left, rel=1e-4)
-    np.testing.assert_allclose(prior.denoiser.noise.std, left, rtol=1e-4)
+    np.testing.assert_allclose(prior.denoiser.noise.values.mean(), left**2, rtol=1e-4)
     # what the mean cannot know has a mean square of 1.09 / 4
     exact, turned = np.sqrt(1.09) / 2, np.sqrt(2 - 2 * np.cos(np.pi / 4) + 1.09 / 4)
     assert figures["rmse_persistence"] == pytest.approx(turned, rel=0.02)

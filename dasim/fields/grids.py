@@ -71,6 +71,11 @@ class Grid:
         pairs = zip(self.shape, self.lengths, strict=True)
         return tuple(wavenumbers(n, length, self.edges) for n, length in pairs)
 
+    @property
+    def magnitudes(self) -> Float[np.ndarray, "*grid"]:
+        """|k| of each coefficient."""
+        return np.sqrt(sum(np.meshgrid(*(a**2 for a in self.wavenumbers), indexing="ij")))
+
     def at(self, shape: tuple[int, ...]) -> "Grid":
         """The same box with another number of points."""
         return Grid(tuple(shape), self.lengths, self.edges)

@@ -7,7 +7,7 @@ Restricted to `n` points, waves that the grid cannot tell apart add up: the disc
 
 so a draw has the same law at the points that two grids share, whatever the grids. Not folded in
 this way, the waves beyond a grid are left out, and a draw has the law of one on a finer grid that
-`dasim.fields.resample` took there.
+`dasim.fields.resample` took there; white noise alone has one variance at the points of any grid.
 """
 
 import equinox as eqx
@@ -33,7 +33,8 @@ class FieldCovariance(AbstractCovariance):
     Attributes:
         grid: its points.
         spectrum: its law.
-        std: root of the variance, averaged over the box.
+        std: root of the variance, averaged over the box, of all waves of the law: also of those
+            that are left out.
         relative: eigenvalues for a std of 1, in the order of the grid's coefficients.
         folded: whether waves that the grid cannot tell apart add up, or are left out.
     """
@@ -161,7 +162,17 @@ def _cut(values, n: int, edges: str):
 def cut(
     values: Float[Array, "*grid"], grid: Grid, shape: tuple[int, ...]
 ) -> Float[Array, "*coarse"]:
-    """Variances of the waves that are left where fields are moved to a coarser grid."""
+    """Variances of the waves that are left where fields are moved to a coarser grid.
+
+    Args:
+        values: of the coefficients of `grid`, as `FieldCovariance.values`.
+        shape: no larger than that of `grid`.
+
+    Raises:
+        ValueError: a larger shape.
+    """
+    if len(shape) != len(grid.shape) or any(n > m for n, m in zip(shape, grid.shape, strict=True)):
+        raise ValueError(f"waves of a grid {grid.shape} cut to one of {tuple(shape)}")
     for axis, n in enumerate(shape):
         values = jnp.moveaxis(_cut(jnp.moveaxis(values, axis, 0), n, grid.edges), 0, axis)
     return values

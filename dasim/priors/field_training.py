@@ -1,12 +1,10 @@
 """Training of denoisers of functions: their loss, and the gains that are measured after it."""
 
-import dataclasses
 from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from dasim.fields import FieldCovariance
@@ -36,22 +34,16 @@ def field_loss(
     levels, noise = levels_and_noise(schedule, target, key)
 
     def one(cond, target, s, e):
-        wrong = -_left(denoiser, cond, target, s, e)[1]
+        u = target - jax.lax.stop_gradient(denoiser.mean(cond))
+        e, root = denoiser.noise.sqrt(e), jnp.sqrt(1 + s**2)
+        wrong = denoiser.drift((u + s * e) / root, s, cond) - (s * u - e) / root
         if whitened:
             wrong = denoiser.times(wrong, FieldCovariance.inverse(denoiser.scales(s)[1]))
         else:
-            wrong = wrong / denoiser.noise.std
+            wrong = wrong / jnp.sqrt(denoiser.noise.values.mean())
         return jnp.mean(wrong**2)
 
     return jnp.mean(jax.vmap(one)(cond, target, levels, noise))
-
-
-def _left(denoiser, cond, target, s, e):
-    """w, and what G of it leaves of what it is trained to give."""
-    u = target - jax.lax.stop_gradient(denoiser.mean(cond))
-    e, root = denoiser.noise.sqrt(e), jnp.sqrt(1 + s**2)
-    w = (u + s * e) / root
-    return w, (s * u - e) / root - denoiser.drift(w, s, cond)
 
 
 def measured_gains(
@@ -69,15 +61,15 @@ def measured_gains(
     denoiser and small steps.
 
     Args:
-        draw: function of (key, n) to n pairs of a condition and a field.
+        denoiser: without gains.
+        schedule: whose levels the draws pass.
+        draw: function of (key, n) to n pairs of a flat condition and a flat field, `(n, k)` and
+            `(n, grid.size)`; jit-able.
         n_steps: network calls of a draw.
         count: of the draws; the fields' spectrum is that of four times as many.
     """
     grid = denoiser.grid
     gains = WaveGains.zeros(grid, denoiser.network.network.inner or grid, n_steps)
-    k = np.sqrt(sum(np.meshgrid(*(a**2 for a in grid.wavenumbers), indexing="ij")))
-    lengths = gains.values.shape[1]
-    place = np.minimum(np.round(k / gains.step).astype(int), lengths)  # the last: none
     coefficients = lambda x: grid.coefficients(x.reshape(grid.shape))
 
     def power(x, y):
@@ -88,14 +80,11 @@ def measured_gains(
             return total + (a.conj() * b).real, None
 
         total = jax.lax.scan(one, jnp.zeros(grid.shape, x.dtype), (x, y))[0] / len(x)
-        return jnp.zeros(lengths + 1).at[place.reshape(-1)].add(total.reshape(-1))[:-1]
+        return gains.summed(total, grid)
 
     def scaled(denoiser, w, factor):
         """Fields with the waves of each length multiplied; nothing beyond the last length."""
-        level = dataclasses.replace(
-            gains, values=jnp.stack([factor, factor]), angles=jnp.arange(2.0)
-        )
-        by = level(grid, 0.0)
+        by = gains.spread(factor, grid)
         return jax.lax.map(lambda x: denoiser.times(x, by), w, batch_size=BATCH)
 
     @eqx.filter_jit
@@ -105,8 +94,7 @@ def measured_gains(
         u = target - jax.lax.map(denoiser.mean, cond, batch_size=BATCH)
         cond, noise = cond[:count], jax.random.normal(noise_key, u[:count].shape, u.dtype)
         field = power(u, u)
-        white = denoiser.noise.values.reshape(-1)
-        of_noise = jnp.zeros(lengths + 1).at[place.reshape(-1)].add(white)[:-1]
+        of_noise = gains.summed(denoiser.noise.values, grid)
 
         def step(carry, at):
             w, last, last_change = carry

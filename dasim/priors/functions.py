@@ -38,6 +38,8 @@ from dasim.priors.denoisers import AbstractCoordinates, AbstractDenoiser, MeanNe
 from dasim.priors.operators import OnGrid
 from dasim.priors.sampler import integrated
 
+ROUNDING = 1e-9  # of wavenumbers
+
 
 class FieldCoordinates(AbstractCoordinates):
     """A field over its scale, without the waves that the inner grid of a network lacks."""
@@ -61,6 +63,9 @@ class FieldCoordinates(AbstractCoordinates):
 class WaveGains(eqx.Module):
     """A factor for waves of each length at each level: straight lines between those measured.
 
+    Right for draws of as many steps as there are levels (`measured_gains`): more do no harm, with
+    fewer the waves of which the noise has far more than the fields lose variance.
+
     Attributes:
         values: `(level, length)`, of the wavenumbers 0, step, 2 step, ...; none beyond the last.
         angles: arctan of the levels, increasing.
@@ -83,11 +88,22 @@ class WaveGains(eqx.Module):
         """The factors of a grid's coefficients."""
         angle = jnp.arctan(sigma)
         row = jax.vmap(lambda v: jnp.interp(angle, self.angles, v), 1)(self.values)
-        k = np.sqrt(sum(np.meshgrid(*(a**2 for a in grid.wavenumbers), indexing="ij"))) / self.step
+        return self.spread(row, grid)
+
+    def spread(self, row: Float[Array, " length"], grid: Grid) -> Float[Array, "*grid"]:
+        """What is given for the lengths, at a grid's coefficients; zero beyond the last."""
+        k = grid.magnitudes / self.step
         below = np.minimum(k.astype(int), len(row) - 2)
         share = k - below
         factors = row[below] * (1 - share) + row[below + 1] * share
-        return jnp.where(share <= 1 + 1e-9, factors, 0.0)
+        return jnp.where(share <= 1 + ROUNDING, factors, 0.0)
+
+    def summed(self, values: Float[Array, "*grid"], grid: Grid) -> Float[Array, " length"]:
+        """Sums over a grid's coefficients nearest to each of the lengths."""
+        k, count = grid.magnitudes / self.step, self.values.shape[1]
+        place = np.where(k <= count - 1 + ROUNDING, np.round(k).astype(int), count)
+        sums = jnp.zeros(count + 1, values.dtype).at[place.reshape(-1)].add(values.reshape(-1))
+        return sums[:-1]
 
 
 def linear_factor(law: FieldCovariance, noise: FieldCovariance, sigma) -> Float[Array, "*grid"]:
@@ -107,7 +123,7 @@ class FieldDenoiser(AbstractDenoiser):
         network: the part of G that is not linear, of fields over the noise's standard deviation.
         regression: m(cond), of an ancestor on the same grid; None for a prior without one.
         law: covariance of x - m; None for that of the noise.
-        gains: of the linear part; None for none.
+        gains: added to the linear part, where its draws need them; None for none.
         balanced: the network is also given w with all its waves alike, and what it gives is scaled
             wave by wave (`scales`): the preconditioning of Karras et al. (2022), for every wave.
     """
@@ -159,6 +175,10 @@ class FieldDenoiser(AbstractDenoiser):
         if seen != self.grid:
             x = resample(x.reshape(self.grid.shape), self.grid, seen)
             scale = jnp.sqrt(cut(scale**2, self.grid, shape))
+        for axis, (n, m) in enumerate(zip(self.grid.shape, inner.shape, strict=True)):
+            if n < m and n % 2 == 0 and self.grid.edges == "periodic":
+                one = (np.arange(n) == n // 2).reshape(-1, *[1] * (len(shape) - 1 - axis))
+                scale = jnp.where(one, scale * np.sqrt(0.5), scale)  # there the wave is two again
         factor = FieldCovariance.inverse(scale) if inverse else scale
         x = seen.multiplied(x.reshape(shape), factor.astype(x.dtype))
         return resample(x, seen, self.grid).reshape(-1)
@@ -290,7 +310,8 @@ def multilevel_flow(
 
     High levels of noise leave nothing of the small scales to see. The levels are shared out
     among the grids; what the coarse ones made of the noise is added to that of the next. With
-    many steps it is the draw of `flow` as far as the coarse grids hold the network's waves.
+    many steps it is the draw of `flow` as far as the coarse grids hold the network's waves. Every
+    grid begins with a first-order step, of which measured gains (`WaveGains`) know nothing.
 
     Args:
         prior: of functions, a `DiffusionPrior` or a `DiffusionTransition`.

@@ -3,7 +3,7 @@
     python navier_stokes.py [--only 'smooth/white;rough/matern']
 
 A flow at rest is driven for a while by a steady random force. The law of its vorticity is learned
-on 32 x 32 points with noise of four kinds, and drawn at 1, 2 and 4 times as many along each axis.
+on 32 x 32 points with noise of five kinds, and drawn at 1, 2 and 4 times as many along each axis.
 """
 
 import argparse
@@ -43,7 +43,6 @@ NOISES = {
     "squared exponential": {"noise": {"kind": "squared-exponential", "length": 0.5}, **KNOWN},
     "matern": {"noise": {"kind": "matern", "length": 0.8, "smoothness": 1.5}, **KNOWN},
     "measured": {"noise": {"kind": "measured"}, **KNOWN, "law": None},
-    "measured, not balanced": {"noise": {"kind": "measured"}, "whitened": True},
 }
 FIT = FitSettings(2000, 32, 3e-3, check=250)
 DRAWS, FINER = 1024, 512  # on the grid of the training, and on finer ones

@@ -3,8 +3,6 @@
 python report.py
 """
 
-import math
-
 import matplotlib.pyplot as plt
 import numpy as np
 from record import HERE, results
@@ -108,11 +106,12 @@ SCORES = "setting", "CRPS", "of the LETKF's", "RMSE", "spread / RMSE", "coverage
 def scored(found: dict, first: str = "") -> list[str]:
     """Rows of methods that were cycled, each begun with `first`."""
     rows = []
-    base = found.get("LETKF", {}).get("crps", math.nan)
+    base = found.get("LETKF", {}).get("crps")
     for name, f in found.items():
         setting = ", ".join("none" if s is None else f"{s:g}" for s in f["setting"])
+        share = "" if base is None else f"{f['crps'] / base:.2f}"
         rows.append(
-            f"{first}| {name} | {setting} | {f['crps']:.4f} | {f['crps'] / base:.2f} | "
+            f"{first}| {name} | {setting} | {f['crps']:.4f} | {share} | "
             f"{f['rmse']:.3f} | {f['ratio']:.2f} | {f['coverage_90']:.3f} | "
             f"{1000 * f['seconds_per_cycle']:.0f} |"
         )

@@ -28,6 +28,8 @@ class Case(NamedTuple):
         transition: the true model on a grid of so many points an axis.
         observation: what its states are seen through.
         finest, coarsest: the grid of the truth, and that of the scores.
+        members: of an ensemble.
+        cycles, burn_in: how many there are, and how many of them are not scored.
     """
 
     transition: Callable[[int], ModelTransition]
@@ -38,10 +40,9 @@ class Case(NamedTuple):
     cycles: int
     burn_in: int
 
-    def every(self, size: int, fields, first: int = 1):
-        """Every so many points of fields whose first axes are not of space."""
-        step = slice(None, None, size)
-        return fields[(slice(None),) * first + (step,) * (fields.ndim - first)]
+    def every(self, stride: int, fields):
+        """Every so many points of fields `(count, *grid)` along each axis of the grid."""
+        return fields[(slice(None), *[slice(None, None, stride)] * (fields.ndim - 1))]
 
 
 @cache
@@ -74,6 +75,7 @@ def cycled(case: Case, filter, transition, seed: int) -> tuple[np.ndarray, np.nd
 
 def measured(case: Case, filter, transition, seed: int) -> dict:
     """Scores of one truth's run."""
+    twin(case, seed)  # before the clock starts: all methods share it
     began = time.perf_counter()
     truth, analysis = cycled(case, filter, transition, seed)
     seconds = (time.perf_counter() - began) / case.cycles
