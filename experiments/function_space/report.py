@@ -80,6 +80,7 @@ def flows(found: dict) -> list[str]:
             "points",
             "spectrum, largest error for k to 8",
             "to 15",
+            "covariance",
             "histogram",
             "kurtosis (truth)",
             "MMD² × 1000 (two samples of the truth)",
@@ -93,6 +94,7 @@ def flows(found: dict) -> list[str]:
                     rows.append(
                         f"| {kind} | {noise} | {size} x {size} | "
                         f"{f['spectrum error of most energy']:.3f} | {f['spectrum error']:.3f} | "
+                        f"{f['covariance error']:.3f} | "
                         f"{f['histogram error']:.3f} | {f['kurtosis']:.2f} "
                         f"({f['kurtosis of the truth']:.2f}) | "
                         f"{1000 * f['mmd']:.2f} ({floor:.2f}) |"
