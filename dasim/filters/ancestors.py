@@ -34,6 +34,25 @@ class Ancestors(NamedTuple):
     inflation: Float[Array, ""]
 
 
+class Look(NamedTuple):
+    """A search for modes.
+
+    Attributes:
+        factor: on the prior's covariance; 0 before the first.
+        following: the factor of the next one.
+        inflation: see `Ancestors`, of the first.
+        calm: whether the linear problem held in the first.
+        enough: whether it is the last.
+    """
+
+    factor: Float[Array, ""]
+    following: Float[Array, ""]
+    modes: Modes
+    inflation: Float[Array, ""]
+    calm: Bool[Array, ""]
+    enough: Bool[Array, ""]
+
+
 def smooth(
     problem: Smoothing,
     state: Ancestors,
@@ -74,28 +93,31 @@ def smooth(
         scaled = lambda m: factor * product(m)
         return find_modes(problem, mean, scaled, points, iterations, trust)
 
-    one, n_obs = jnp.ones((), x.dtype), problem.event.mask.sum()
-    modes = search(one)
-    g, white = modes.heaviest
-    following = jnp.where(n_obs > 0, sampling_inflation(g, count), state.inflation)
+    n_obs = problem.event.mask.sum()
+    limit = jnp.where(certain & (state.calm >= STEADY), SUDDEN, SURE)
 
-    def holds(factor, modes):
+    def look(at: Look) -> Look:
+        """The prior as it is, and wider ones if that one cannot explain the observations."""
+        factor, first, modes = at.following, at.factor == 0, search(at.following)
+        g, white = modes.heaviest
+        asked = jnp.where(first, sampling_inflation(g, count), at.inflation)
+        if not adaptive:
+            return Look(factor, factor, modes, asked, at.calm, jnp.asarray(True))
         away = jnp.sqrt(factor) * (members - mean)
-        return near_linear(problem, modes, away, n_obs, allocate_key)
-
-    def widen(carry):
-        last, _, _ = carry
-        factor = jnp.where(last == 1, wanted, jnp.maximum(jnp.sqrt(last), SURE))
-        modes = search(factor)
-        return factor, modes, (factor <= SURE) | holds(factor, modes)
-
-    wanted, calm = one, jnp.asarray(True)
-    if adaptive:
+        holds = near_linear(problem, modes, away, n_obs, allocate_key)
         # a prior on which the linear problem does not hold is wide enough
-        calm = holds(one, modes)
-        limit = jnp.where(certain & (state.calm >= STEADY), SUDDEN, SURE)
-        wanted = jnp.where(calm, surprise(g, white, n_obs, limit), 1.0)
-    factor, modes, _ = jax.lax.while_loop(lambda c: ~c[2], widen, (one, modes, wanted <= 1))
+        wanted = jnp.where(holds, surprise(g, white, n_obs, limit), 1.0)
+        then = jnp.where(first, wanted, jnp.maximum(jnp.sqrt(factor), SURE))
+        enough = jnp.where(first, wanted <= 1, (factor <= SURE) | holds)
+        return Look(factor, then, modes, asked, jnp.where(first, holds, at.calm), enough)
+
+    # one loop for the first look and the others: what is looked at is compiled once
+    one, no = jnp.ones((), x.dtype), jnp.asarray(False)
+    none = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(search, one))
+    begin = Look(jnp.zeros_like(one), one, none, one, jnp.asarray(True), no)
+    found = jax.lax.while_loop(lambda at: ~at.enough, look, begin)
+    factor, modes, calm = found.factor, found.modes, found.calm
+    following = jnp.where(n_obs > 0, found.inflation, state.inflation)
     start = jnp.sqrt(factor) * (members - mean)
     if rotation:
         start = rotate(start, rotate_key)

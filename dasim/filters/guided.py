@@ -126,7 +126,9 @@ def condition(
         problem = factorize(jac, near.cov.dense() + extra, cov)
         return solve_linear(problem, near.innovation(c) - ahead, xhat, v, cap)
 
-    at = jax.lax.fori_loop(0, iterations - 1, lambda _, at: linearized(at).point, xhat)
+    at = xhat
+    if iterations > 1:
+        at = jax.lax.fori_loop(0, iterations - 1, lambda _, at: linearized(at).point, at)
     return linearized(at)
 
 

@@ -142,7 +142,7 @@ def find_modes(
 
         return sites(event, c + jac @ (mean - x), spread)
 
-    def step(x, k, first: bool):
+    def step(x, k, first):
         """From x = mean + C k, except in the first step, whose x may be any."""
         c, jac, extra = problem.linearized(x)
         near = seen(x, c, jac, extra)
@@ -163,14 +163,13 @@ def find_modes(
         tried = jnp.stack([k + share * (target - k) for share in STEPS])
         costs = jax.vmap(cost)(tried)
         best = jnp.argmin(costs)
-        now = jnp.inf if first else 0.5 * jnp.sum(misfit**2) + 0.5 * k @ along(k)
-        k = jnp.where(costs[best] < now, tried[best], k)
+        now = 0.5 * jnp.sum(misfit**2) + 0.5 * k @ along(k)
+        k = jnp.where(costs[best] < jnp.where(first, jnp.inf, now), tried[best], k)
         return mean + along(k), k
 
     def search(x):
-        x, k = step(x, jnp.zeros_like(x), True)
-        body = lambda _, at: step(*at, False)
-        x, k = jax.lax.fori_loop(0, iterations - 1, body, (x, k))
+        body = lambda i, at: step(*at, i == 0)
+        x, k = jax.lax.fori_loop(0, iterations, body, (x, jnp.zeros_like(x)))
         c, jac, extra = problem.linearized(x)
         near = seen(x, c, jac, extra)
         r = near.cov.dense()
@@ -276,12 +275,14 @@ def move(
         return _attempt(problem, tempered(modes, by, trust), anomalies, n, key)
 
     def retry(carry):
-        by, (_, _, fits) = carry
+        _, by, (_, _, fits) = carry
         return (jnp.mean(fits) < HALF) & (by < WIDEST * first)
 
     def widen(carry):
-        by = WIDEN * carry[0]
-        return by, attempt(by)
+        by = carry[0]
+        return WIDEN * by, by, attempt(by)
 
-    by, (point, away, fits) = jax.lax.while_loop(retry, widen, (first, attempt(first)))
+    none = jnp.zeros_like(anomalies), jnp.zeros_like(anomalies), jnp.zeros(len(anomalies), bool)
+    begin = first, jnp.zeros_like(first), none
+    _, by, (point, away, fits) = jax.lax.while_loop(retry, widen, begin)
     return point + jnp.where(fits[:, None], 1.0, RETREAT) * away, by
