@@ -16,16 +16,13 @@ from dasim import fields
 from dasim.fields import AbstractSpectrum, FieldCovariance, Grid, noise_process
 from dasim.priors.denoisers import MeanNetwork, limits
 from dasim.priors.field_training import field_loss, measured_gains
-from dasim.priors.functions import (
-    FieldCoordinates,
-    FieldDenoiser,
-    WaveGains,
-)
+from dasim.priors.functions import FieldCoordinates, FieldDenoiser
 from dasim.priors.operators import FourierNetwork, OnGrid
 from dasim.priors.prior import DiffusionPrior
 from dasim.priors.schedules import SCHEDULES
 from dasim.priors.store import load_arrays, save_arrays
 from dasim.priors.train import Batch, FitSettings, fit
+from dasim.priors.waves import WaveGains
 from dasim.transitions import DiffusionTransition
 from dasim.types import Key
 

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from dasim import functions, trajectories
 from dasim.covariance import DenseCovariance, DiagonalCovariance
 from dasim.priors.denoisers import EDMDenoiser, MeanNetwork, Standardizer, Whitener, limits
-from dasim.priors.functions import on_grid
 from dasim.priors.networks import MLP, AbstractNetwork, PeriodicConv
+from dasim.priors.resolutions import on_grid
 from dasim.priors.schedules import SCHEDULES
 from dasim.priors.store import load_arrays, read_header, save_arrays
 from dasim.priors.train import Batch, FitSettings, denoising_loss, fit, regression_loss

@@ -29,8 +29,8 @@ from dasim.priors import (
     on_grid,
 )
 from dasim.priors.field_training import field_loss, measured_gains
-from dasim.priors.functions import WaveGains
 from dasim.priors.operators import SpectralLayer
+from dasim.priors.waves import WaveGains
 from dasim.types import Observations
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dasim.fields import FieldCovariance
-from dasim.priors.functions import FieldDenoiser, WaveGains
+from dasim.priors.functions import FieldDenoiser
 from dasim.priors.schedules import AbstractSchedule
 from dasim.priors.train import Batch, levels_and_noise
+from dasim.priors.waves import WaveGains
 from dasim.types import Key
 
 LEAST = 1e-12  # power of a wave that has any, over the largest

@@ -25,10 +25,8 @@ is added to the G of a trained network such that it does along its own draws (`W
 """
 
 import dataclasses
-from collections.abc import Sequence
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -36,9 +34,7 @@ from jaxtyping import Array, Float
 from dasim.fields import FieldCovariance, Grid, cut, resample
 from dasim.priors.denoisers import AbstractCoordinates, AbstractDenoiser, MeanNetwork
 from dasim.priors.operators import OnGrid
-from dasim.priors.sampler import integrated
-
-ROUNDING = 1e-9  # of wavenumbers
+from dasim.priors.waves import WaveGains, linear_factor
 
 
 class FieldCoordinates(AbstractCoordinates):
@@ -58,60 +54,6 @@ class FieldCoordinates(AbstractCoordinates):
 
     def decode(self, v):
         return v * self.scale + self.center
-
-
-class WaveGains(eqx.Module):
-    """A factor for waves of each length at each level: straight lines between those measured.
-
-    Right for draws of as many steps as there are levels (`measured_gains`): more do no harm, with
-    fewer the waves of which the noise has far more than the fields lose variance.
-
-    Attributes:
-        values: `(level, length)`, of the wavenumbers 0, step, 2 step, ...; none beyond the last.
-        angles: arctan of the levels, increasing.
-        step: see `values`.
-    """
-
-    values: Float[Array, "level length"]
-    angles: Float[Array, " level"]
-    step: float = eqx.field(static=True)
-
-    @classmethod
-    def zeros(cls, grid: Grid, inner: Grid, n_levels: int) -> "WaveGains":
-        """For the waves that a grid and an inner one have, without values and levels."""
-        step = min(a[a > 0].min() for a in grid.wavenumbers)
-        highest = min(np.abs(a).max() for g in (grid, inner) for a in g.wavenumbers)
-        shape = n_levels, round(float(highest / step)) + 1
-        return cls(jnp.zeros(shape), jnp.zeros(n_levels), float(step))
-
-    def __call__(self, grid: Grid, sigma) -> Float[Array, "*grid"]:
-        """The factors of a grid's coefficients."""
-        angle = jnp.arctan(sigma)
-        row = jax.vmap(lambda v: jnp.interp(angle, self.angles, v), 1)(self.values)
-        return self.spread(row, grid)
-
-    def spread(self, row: Float[Array, " length"], grid: Grid) -> Float[Array, "*grid"]:
-        """What is given for the lengths, at a grid's coefficients; zero beyond the last."""
-        k = grid.magnitudes / self.step
-        below = np.minimum(k.astype(int), len(row) - 2)
-        share = k - below
-        factors = row[below] * (1 - share) + row[below + 1] * share
-        return jnp.where(share <= 1 + ROUNDING, factors, 0.0)
-
-    def summed(self, values: Float[Array, "*grid"], grid: Grid) -> Float[Array, " length"]:
-        """Sums over a grid's coefficients nearest to each of the lengths."""
-        k, count = grid.magnitudes / self.step, self.values.shape[1]
-        place = np.where(k <= count - 1 + ROUNDING, np.round(k).astype(int), count)
-        sums = jnp.zeros(count + 1, values.dtype).at[place.reshape(-1)].add(values.reshape(-1))
-        return sums[:-1]
-
-
-def linear_factor(law: FieldCovariance, noise: FieldCovariance, sigma) -> Float[Array, "*grid"]:
-    """G(w) over w of a Gaussian field of covariance `law`, wave by wave: exact."""
-    field, of_noise = law.values, noise.values
-    # waves that the noise lacks are not seen
-    total = jnp.where(of_noise > 0, field + sigma**2 * of_noise, 1.0)
-    return jnp.where(of_noise > 0, sigma * (field - of_noise) / total, 0.0)
 
 
 class FieldDenoiser(AbstractDenoiser):
@@ -276,67 +218,3 @@ class GaussianFieldDenoiser(AbstractDenoiser):
     def on(self, grid: Grid) -> "GaussianFieldDenoiser":
         """The same prior on another grid of its box."""
         return GaussianFieldDenoiser(self.center, self.law.on(grid), self.noise.on(grid))
-
-
-def on_grid(prior, shape: tuple[int, ...]):
-    """A prior or a transition of functions, with states of another shape.
-
-    Args:
-        prior: a `DiffusionPrior` or a `DiffusionTransition`.
-
-    Raises:
-        ValueError: it is not of functions, or it cannot serve that shape; names those it can.
-    """
-    if not isinstance(prior.denoiser, FieldDenoiser | GaussianFieldDenoiser):
-        raise ValueError(
-            f"this prior is of states of shape {prior.shape} alone; one of functions has any grid"
-        )
-    shape = tuple(shape)
-    grid = prior.denoiser.cov(None).grid
-    axes = len(grid.shape)
-    if len(shape) != axes:
-        raise ValueError(f"states of shape {shape}; this prior is of fields with {axes} axes")
-    denoiser = prior.denoiser.on(grid.at(shape))
-    return dataclasses.replace(prior, denoiser=denoiser, shape=shape)
-
-
-def multilevel_flow(
-    prior,
-    shapes: Sequence[tuple[int, ...]],
-    noise: Float[Array, " n"],
-    cond: Float[Array, " k"] | None = None,
-) -> Float[Array, " n"]:
-    """The draw that belongs to `noise`, large scales first: `flow` on finer and finer grids.
-
-    High levels of noise leave nothing of the small scales to see. The levels are shared out
-    among the grids; what the coarse ones made of the noise is added to that of the next. With
-    many steps it is the draw of `flow` as far as the coarse grids hold the network's waves. Every
-    grid begins with a first-order step, of which measured gains (`WaveGains`) know nothing.
-
-    Args:
-        prior: of functions, a `DiffusionPrior` or a `DiffusionTransition`.
-        shapes: of the grids before the prior's own, coarse to fine.
-        noise: standard normal, flat, on the prior's grid.
-        cond: of the denoiser; an ancestor is taken to the coarse grids with it.
-
-    Raises:
-        ValueError: a grid that cannot serve the prior.
-    """
-    denoiser, own = prior.denoiser, prior.denoiser.cov(cond).grid
-    first = denoiser.cov(cond).sqrt(noise).reshape(own.shape)
-    levels = prior.schedule.levels(prior.n_steps).astype(first.dtype)
-    cuts = np.linspace(0, prior.n_steps, len(shapes) + 2).round().astype(int)
-    change, at = jnp.zeros_like(first), own
-    for i, shape in enumerate([*shapes, own.shape]):
-        grid = own.at(shape)
-        here, start, told = denoiser.on(grid), resample(first, own, grid), cond
-        if cond is not None:
-            ancestor = resample(cond[: own.size].reshape(own.shape), own, grid)
-            told = jnp.concatenate([ancestor.reshape(-1), cond[own.size :]])
-        moved = integrated(
-            lambda w, s, here=here, told=told: here.drift(w, s, told),
-            levels[cuts[i] : cuts[i + 1] + 1],
-            (start + resample(change, at, grid)).reshape(-1),
-        ).reshape(grid.shape)
-        change, at = moved - start, grid
-    return denoiser.mean(cond) + moved.reshape(-1)
