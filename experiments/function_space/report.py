@@ -181,9 +181,9 @@ def flow_figures(found: dict):
     for kind, noises in found.items():
         names = [n for n in noises if n != "truth"]
         columns, rows = min(3, len(names) + 1), -(-(len(names) + 1) // 3)
-        size = 3 * columns, 0.6 + 2.9 * rows
-        fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
-        limit = np.abs(noises["truth"]["some"][0]).max()
+        size = 3 * columns, 0.5 + 3.2 * rows
+        fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+        limit = np.abs(noises["truth"]["some"]).max()
         for ax, name in zip(axes.flat, ["truth", *names], strict=False):
             ax.imshow(
                 np.array(noises[name]["some"][0]).T,
@@ -199,7 +199,6 @@ def flow_figures(found: dict):
             f"vorticity under a {kind} force, 64 x 64 points: draws by noise, learned on 32 x 32",
             fontsize=10,
         )
-        fig.tight_layout()
         fig.savefig(HERE / f"flows-{kind}.png", dpi=110)
         fig, axes = plt.subplots(1, 3, figsize=(12, 3.6), sharey=True)
         for ax, size in zip(axes, ("32", "64", "128"), strict=True):
