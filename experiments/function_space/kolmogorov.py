@@ -84,33 +84,36 @@ def methods(name: str) -> tuple[Case, dict]:
 
 
 def draw(name: str):
-    """The figure of a case: what each method makes of the first truth's last cycle."""
+    """The figure of a case: the first truth's last mean of each method, and its errors."""
     case, made = methods(name)
     known = results()["kolmogorov"][name]
     made = {label: kind for label, kind in made.items() if label in known}
-    fig, axes = plt.subplots(3, 1 + len(made), figsize=(12, 8.6), squeeze=False)
     points = np.array(np.unravel_index(places(CASES[name][0]), (SIZE, SIZE)))
+    size = 2.8 * (1 + len(made)), 8.4
+    fig, axes = plt.subplots(3, 1 + len(made), figsize=size, squeeze=False, layout="constrained")
+    limits, scales = None, ("RdBu_r", "viridis", "viridis")
+    root = lambda x: np.sqrt(np.mean(x[case.burn_in :] ** 2, 0))
     for column, (label, (make, _, _)) in enumerate(made.items(), 1):
         truth, members = cycled(case, *make(tuple(known[label]["setting"])), 0)
-        truth, members = truth[-1], members[:, -1]
         mean, spread = members.mean(0), members.std(0, ddof=1)
-        shown = mean, np.abs(mean - truth), spread
-        titles = f"{label}: mean", "distance from the truth", "spread"
-        limit = np.abs(truth).max()
-        for ax, field, title, high in zip(
-            axes[:, column], shown, titles, (limit, limit / 4, limit / 4), strict=True
+        shown = mean[-1], root(mean - truth), root(spread)
+        titles = f"{label}: last mean", "RMSE of the scored cycles", "their spread"
+        high = np.abs(truth[-1]).max()
+        limits = limits or (high, high / 8, high / 8)
+        for ax, field, title, top, scale in zip(
+            axes[:, column], shown, titles, limits, scales, strict=True
         ):
-            colors = {"cmap": "RdBu_r", "vmin": -high} if high == limit else {"vmin": 0}
-            image = ax.imshow(field.T, origin="lower", vmax=high, **colors)
+            low = -top if scale == "RdBu_r" else 0
+            image = ax.imshow(field.T, origin="lower", vmin=low, vmax=top, cmap=scale)
             ax.set_title(title, fontsize=10)
             if column == len(made):
-                fig.colorbar(image, ax=axes[list(titles).index(title), :], shrink=0.85)
-    axes[0, 0].imshow(truth.T, origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit)
+                fig.colorbar(image, ax=ax, shrink=0.85)
+    axes[0, 0].imshow(truth[-1].T, origin="lower", cmap="RdBu_r", vmin=-high, vmax=high)
     axes[0, 0].scatter(*points, s=7, c="k")
     axes[0, 0].set_title(f"vorticity, and {points.shape[1]} sensors", fontsize=10)
     for ax in axes.flat:
         ax.set_axis_off()
-    fig.savefig(HERE / "kolmogorov.png", dpi=100, bbox_inches="tight")
+    fig.savefig(HERE / "kolmogorov.png", dpi=100)
 
 
 def main():
