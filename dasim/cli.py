@@ -32,6 +32,15 @@ DEFAULT = "nyc-weather"
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: a.b=value.")]
 
 
+def _begin(checkpoint: Path, resume: bool, absent: str):
+    """Remove what an earlier run left, or refuse with `absent` if it is to go on from nothing."""
+    there = checkpoint.is_dir()
+    if resume and not there:
+        raise DataError(f"{absent}; run without --resume")
+    if there and not resume:
+        shutil.rmtree(checkpoint)
+
+
 @app.command()
 def run(
     config: Annotated[str, typer.Argument(help="YAML file, or a shipped config's name.")] = DEFAULT,
@@ -45,10 +54,7 @@ def run(
     try:
         settings = schema.read(schema.find_config(config), schema.Run, set_ or [])
         folder = out or Path("runs") / settings.name
-        if resume and not (folder / "checkpoint").is_dir():
-            raise DataError(f"{folder}: has no checkpoint to resume from; run without --resume")
-        if not resume and (folder / "checkpoint").is_dir():
-            shutil.rmtree(folder / "checkpoint")
+        _begin(folder / "checkpoint", resume, f"{folder}: has no checkpoint to resume from")
         with bars_of_progress() as bars:
             tasks = {m.name: bars.add_task(m.name, total=None, note="") for m in settings.methods}
 
@@ -126,10 +132,7 @@ def train(
         settings = schema.read(schema.find_config(config), schema.Train, set_ or [])
         path = out or Path("runs") / f"{settings.name}.safetensors"
         checkpoint = path.with_suffix(".training")
-        if resume and not checkpoint.exists():
-            raise DataError(f"{checkpoint}: no training to go on with; run without --resume")
-        if checkpoint.exists() and not resume:
-            shutil.rmtree(checkpoint)
+        _begin(checkpoint, resume, f"{checkpoint}: no training to go on with")
         with bars_of_progress() as bars:
             stages = ("mean", "residual") if settings.window is None else ("window",)
             tasks = {s: bars.add_task(s, total=None, note="") for s in stages}

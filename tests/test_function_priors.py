@@ -303,11 +303,12 @@ def test_gains_give_draws_the_spectrum_of_the_fields(box):
         # of those about the last length only the shorter ones are given any
         there = (length == i) & (k <= gains.step * (gains.values.shape[1] - 1 + 1e-9))
         own, total = values[there], np.asarray(noise.values)[there].sum()
-        # two samples, each with an error of as many numbers as the length has waves; and gains
-        # are of whole lengths, with lines between them
+        # two samples, each with an error of as many numbers as the length has waves; the last
+        # length's shorter waves are given what lies on a line to the one before
         if own.sum() > 1e-3 * total:
             error = np.sqrt(4 * np.sum(own**2) / count) / own.sum()
-            assert abs(power[:, there].sum(1).mean() / own.sum() - 1) < 5 * error + 0.04
+            slack = 0.01 if i < gains.values.shape[1] - 1 else 0.04
+            assert abs(power[:, there].sum(1).mean() / own.sum() - 1) < 5 * error + slack
     assert float(jnp.abs(gains.values).max()) > 0.5
     moved = jnp.abs(small.values[:-1] * jnp.diff(small.angles)[:, None]).sum(0)
     assert float(moved.max()) < 0.06

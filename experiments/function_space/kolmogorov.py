@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 from record import HERE, merge, results
-from runs import Case, cycled, tuned
+from runs import Case, cycled, tuned, twin
 
 from dasim.filters import LETKF, ConditionalScoreFilter, StochasticEnKF
 from dasim.localization import Localization
@@ -91,15 +91,15 @@ def draw(name: str):
     points = np.array(np.unravel_index(places(CASES[name][0]), (SIZE, SIZE)))
     size = 2.8 * (1 + len(made)), 8.4
     fig, axes = plt.subplots(3, 1 + len(made), figsize=size, squeeze=False, layout="constrained")
-    limits, scales = None, ("RdBu_r", "viridis", "viridis")
+    truth = twin(case, 0)[0]
+    high = np.abs(truth[-1]).max()
+    limits, scales = (high, high / 8, high / 8), ("RdBu_r", "viridis", "viridis")
     root = lambda x: np.sqrt(np.mean(x[case.burn_in :] ** 2, 0))
     for column, (label, (make, _, _)) in enumerate(made.items(), 1):
-        truth, members = cycled(case, *make(tuple(known[label]["setting"])), 0)
+        _, members = cycled(case, *make(tuple(known[label]["setting"])), 0)
         mean, spread = members.mean(0), members.std(0, ddof=1)
         shown = mean[-1], root(mean - truth), root(spread)
         titles = f"{label}: last mean", "RMSE of the scored cycles", "their spread"
-        high = np.abs(truth[-1]).max()
-        limits = limits or (high, high / 8, high / 8)
         for ax, field, title, top, scale in zip(
             axes[:, column], shown, titles, limits, scales, strict=True
         ):

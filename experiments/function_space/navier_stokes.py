@@ -225,7 +225,7 @@ def main():
             few = jax.random.split(jax.random.key(4), 3)
             some = drawn(on_grid(prior, (SIMULATED, SIMULATED)), few)
             some = np.asarray(some, float).reshape(3, SIMULATED, SIMULATED)
-            found["some"] = some.round(3).tolist()
+            found["some"] = some[:1].round(3).tolist()  # the file has room for one
             merge({"navier-stokes": {kind: {name: found}}})
 
 
