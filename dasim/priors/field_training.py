@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from dasim.fields import FieldCovariance
 from dasim.priors.functions import FieldDenoiser
+from dasim.priors.sampler import angle_weights
 from dasim.priors.schedules import AbstractSchedule
 from dasim.priors.train import Batch, levels_and_noise
 from dasim.priors.waves import WaveGains
@@ -98,13 +99,11 @@ def measured_gains(
         of_noise = gains.summed(denoiser.noise.values, grid)
 
         def step(carry, at):
-            w, last, last_change = carry
-            s, angle, change = at
+            w, last = carry
+            s, angle, (reach, before) = at
             made = jax.lax.map(lambda a: denoiser.drift(a[0], s, a[1]), (w, cond), batch_size=BATCH)
             # the step of `integrated` is w (1 - reach b) + rest, with b the gain
-            ratio = change / last_change
-            reach = change * (1 + 0.5 * ratio)
-            rest = -reach * made - 0.5 * change * ratio * last
+            rest = -reach * made + before * last
             own, cross, other = power(w, w), power(w, rest), power(rest, rest)
             wanted = field * jnp.cos(angle) ** 2 + of_noise * jnp.sin(angle) ** 2
             there = (own > LEAST * own.max()) & (field > LEAST * field.max())
@@ -113,8 +112,7 @@ def measured_gains(
             factor = jnp.clip(factor / own, 1 / MOST, MOST)
             gain = jnp.where(there, (1 - factor) / reach, 0.0)
             slope = -(made + scaled(denoiser, w, gain))
-            w = w + change * (slope + 0.5 * ratio * (slope - last))
-            return (w, slope, change), gain
+            return (w + reach * slope + before * last, slope), gain
 
         start = jax.lax.map(denoiser.noise.sqrt, noise, batch_size=BATCH)
         # else the first gain is what the noise has too much of by chance
@@ -123,9 +121,8 @@ def measured_gains(
         start = start + scaled(denoiser, start, jnp.where(own > 0, by_chance - 1, 0.0))
         levels = schedule.levels(n_steps).astype(start.dtype)
         angles = jnp.arctan(levels)
-        first = start, jnp.zeros_like(start), jnp.asarray(jnp.inf, start.dtype)
-        each = levels[:-1], angles[1:], jnp.diff(angles)
-        return jax.lax.scan(step, first, each)[1][::-1], angles[:-1][::-1]
+        each = levels[:-1], angles[1:], angle_weights(levels)
+        return jax.lax.scan(step, (start, jnp.zeros_like(start)), each)[1][::-1], angles[:-1][::-1]
 
     values, angles = run(denoiser, draw, key)
     return WaveGains(values, angles, gains.step)

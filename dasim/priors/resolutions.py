@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from dasim.fields import resample
 from dasim.priors.functions import FieldDenoiser, GaussianFieldDenoiser
-from dasim.priors.sampler import integrated
+from dasim.priors.sampler import angle_weights, integrated
 
 
 def on_grid(prior, shape: tuple[int, ...]):
@@ -67,10 +67,12 @@ def multilevel_flow(
         if cond is not None:
             ancestor = resample(cond[: own.size].reshape(own.shape), own, grid)
             told = jnp.concatenate([ancestor.reshape(-1), cond[own.size :]])
+        own_levels = levels[cuts[i] : cuts[i + 1] + 1]
         moved = integrated(
             lambda w, s, here=here, told=told: here.drift(w, s, told),
-            levels[cuts[i] : cuts[i + 1] + 1],
+            own_levels,
             (start + resample(change, at, grid)).reshape(-1),
+            angle_weights(own_levels),
         ).reshape(grid.shape)
         change, at = moved - start, grid
     return denoiser.mean(cond) + moved.reshape(-1)
