@@ -1,0 +1,21 @@
+"""Helpers for observation files: what two tables share."""
+
+import numpy as np
+import pandas as pd
+
+
+def same(a, b):
+    """Two tables hold the same rows, whatever their order."""
+    assert sorted(a.frame.columns) == sorted(b.frame.columns)
+    left, right = a.sorted().frame, b.sorted().frame[a.frame.columns]
+    pd.testing.assert_frame_equal(left, right, check_exact=True)
+    assert a.units == b.units
+
+
+def rows(table, *columns):
+    return list(table.sorted().frame[list(columns)].itertuples(index=False, name=None))
+
+
+def hours(table):
+    time = table.sorted().frame["time"].to_numpy() - np.datetime64("2020-01-01")
+    return (time / np.timedelta64(1, "h")).tolist()
