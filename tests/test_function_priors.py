@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from field_networks import EDGES, KEY, RING, ROD, moved, network, rng, smooth
+from field_networks import EDGES, KEY, RING, ROD, moved, network, rng, smooth, stirred
 
 import dasim
 from dasim.conditioning import MomentGuidance
