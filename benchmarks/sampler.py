@@ -40,6 +40,18 @@ def climate(model):
     return states.reshape(DRAWS, -1).astype(jnp.float32)
 
 
+def draws(prior, noise, conds, calls, weights):
+    """Whitened residuals, `(draw, n)`."""
+    levels = prior.schedule.levels(calls).astype(jnp.float32)
+
+    def one(v, cond):
+        correction = lambda v, s: prior.denoiser.correction(v, s, cond)
+        return integrated(correction, levels, v, weights)
+
+    over = jax.vmap(one, (0, None if conds is None else 0))
+    return np.asarray(jax.jit(over)(noise, conds))
+
+
 def main():
     """Print a table."""
     print("| prior | calls | scheme | error (RMS) | of the median draw | variance |")
@@ -50,20 +62,10 @@ def main():
         mean = denoiser.mean(None if conds is None else conds[0])
         noise = jax.random.normal(jax.random.key(0), (DRAWS, mean.size), mean.dtype)
 
-        def draws(calls, weights, denoiser=denoiser, schedule=prior.schedule, conds=conds):
-            levels = schedule.levels(calls).astype(jnp.float32)
-
-            def one(v, cond):
-                correction = lambda v, s: denoiser.correction(v, s, cond)
-                return integrated(correction, levels, v, weights(levels))
-
-            over = jax.vmap(one, (0, None if conds is None else 0))
-            return np.asarray(jax.jit(over)(noise, conds))  # noqa: B023
-
-        exact = draws(REFERENCE, log_weights)
+        exact = draws(prior, noise, conds, REFERENCE, log_weights)
         for calls in CALLS:
             for label, weights in SCHEMES.items():
-                got = draws(calls, weights)
+                got = draws(prior, noise, conds, calls, weights)
                 each = np.sqrt(np.mean((got - exact) ** 2, 1))
                 print(
                     f"| {name} | {calls} | {label} | {np.sqrt(np.mean(each**2)):.4f} | "

@@ -1,6 +1,5 @@
 """Helpers for observation files: what two tables share."""
 
-import numpy as np
 import pandas as pd
 
 
@@ -14,8 +13,3 @@ def same(a, b):
 
 def rows(table, *columns):
     return list(table.sorted().frame[list(columns)].itertuples(index=False, name=None))
-
-
-def hours(table):
-    time = table.sorted().frame["time"].to_numpy() - np.datetime64("2020-01-01")
-    return (time / np.timedelta64(1, "h")).tolist()

@@ -3,7 +3,7 @@
 import netCDF4
 import numpy as np
 import pytest
-from observation_tables import hours, rows
+from observation_tables import rows
 
 from dasim import sensors
 from dasim.types import DataError
@@ -73,6 +73,11 @@ LAT = {"standard_name": "latitude", "units": "degrees_north"}
 LON = {"standard_name": "longitude", "units": "degrees_east"}
 ID = {"cf_role": "timeseries_id"}
 WHERE = {"coordinates": "when y x name", "units": "K"}
+
+
+def hours(table):
+    time = table.sorted().frame["time"].to_numpy() - np.datetime64("2020-01-01")
+    return (time / np.timedelta64(1, "h")).tolist()
 
 
 def test_orthogonal_time_series_with_errors_flags_and_packing(tmp_path):

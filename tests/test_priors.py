@@ -126,7 +126,7 @@ def test_the_sampler_converges_to_a_corrected_variance(schedule, tau):
             levels = schedule.levels(n).astype(float)
             exact = tau * np.sqrt((1 + levels[0] ** 2) / (tau**2 + levels[0] ** 2))
             for weights, found in errors.items():
-                got = integrated(correction, levels, jnp.ones(1), weights(levels))[0]
+                got = integrated(correction, levels, jnp.ones(1), weights)[0]
                 found.append(abs(float(got / exact) ** 2 - 1))
         of_angle, of_log = errors.values()
         assert of_angle[1] < 0.01 and 3 < of_angle[0] / of_angle[1] < 5

@@ -67,12 +67,11 @@ def multilevel_flow(
         if cond is not None:
             ancestor = resample(cond[: own.size].reshape(own.shape), own, grid)
             told = jnp.concatenate([ancestor.reshape(-1), cond[own.size :]])
-        own_levels = levels[cuts[i] : cuts[i + 1] + 1]
         moved = integrated(
             lambda w, s, here=here, told=told: here.drift(w, s, told),
-            own_levels,
+            levels[cuts[i] : cuts[i + 1] + 1],
             (start + resample(change, at, grid)).reshape(-1),
-            angle_weights(own_levels),
+            angle_weights,
         ).reshape(grid.shape)
         change, at = moved - start, grid
     return denoiser.mean(cond) + moved.reshape(-1)

@@ -46,11 +46,10 @@ def flow(
     """
     mean, cov = denoiser.mean(cond), denoiser.cov(cond)
     levels = schedule.levels(n_steps).astype(mean.dtype)
-    v, slope_of = noise.astype(mean.dtype), denoiser.correction
+    v, slope_of, weights = noise.astype(mean.dtype), denoiser.correction, log_weights
     if denoiser.colored:
-        v, slope_of = cov.sqrt(v), denoiser.drift
+        v, slope_of, weights = cov.sqrt(v), denoiser.drift, angle_weights
 
-    weights = angle_weights(levels) if denoiser.colored else log_weights(levels)
     v = integrated(lambda v, s: slope_of(v, s, cond), levels, v, weights)
     return mean + (v if denoiser.colored else cov.sqrt(v))
 
@@ -88,23 +87,25 @@ def integrated(
     correction: Callable[[Float[Array, " n"], Float[Array, ""]], Float[Array, " n"]],
     levels: Float[Array, " level"],
     v: Float[Array, " n"],
-    weights: Float[Array, "step order"],
+    weights: Callable[[Float[Array, " level"]], Float[Array, "step order"]],
 ) -> Float[Array, " n"]:
     """v taken from the first of some decreasing levels to the last, one call fewer than levels.
 
     Args:
         correction: function of v and the level.
-        weights: of the slopes at each step's level and at those before it.
+        weights: function of the levels to those of the slopes at each step's level and at the
+            levels before it.
     """
+    each = weights(levels)
 
     def step(carry, level_and_weights):
         v, slopes = carry
-        s, each = level_and_weights
+        s, own = level_and_weights
         slopes = jnp.concatenate([-correction(v, s)[None], slopes[:-1]])
-        return (v + each @ slopes, slopes), None
+        return (v + own @ slopes, slopes), None
 
-    start = v, jnp.zeros((weights.shape[1], *v.shape), v.dtype)
-    return jax.lax.scan(step, start, (levels[:-1], weights))[0][0]
+    start = v, jnp.zeros((each.shape[1], *v.shape), v.dtype)
+    return jax.lax.scan(step, start, (levels[:-1], each))[0][0]
 
 
 def sample(
