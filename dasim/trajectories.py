@@ -79,7 +79,7 @@ def simulated_windows(
     start: float = 1.0,
     spin_up: float | None = None,
 ) -> Windows:
-    """Windows of as many independent trajectories, `(count, steps, *state)`.
+    """Windows of as many independent trajectories, `(count, steps, *state)`, angles wrapped.
 
     Args:
         start: factor on the model's random first states.
@@ -95,7 +95,7 @@ def simulated_windows(
         if before:
             x = jax.vmap(ModelTransition(model, before).mean, (0, None))(x, jnp.zeros(()))
         path = jax.lax.scan(lambda x, _: (step(x, jnp.zeros(())), x), x, None, length=steps)[1]
-        return jnp.moveaxis(path, 0, 1)
+        return model.wrapped(jnp.moveaxis(path, 0, 1))
 
     return run(key)
 

@@ -73,6 +73,19 @@ def test_probabilities_of_a_gaussian_prior(method, p, n):
     assert abs(got - exact) < 5 * spread
 
 
+def test_the_error_of_splitting_is_as_large_as_it_says():
+    runs = range(60)
+    found = [
+        dasim.event_probability(gaussian(), above(1e-3), jax.random.key(k), n=256, moves=3)
+        for k in runs
+    ]
+    errors = np.log([f.probability / 1e-3 for f in found])
+    said = np.log(10) * np.array([f.std_error for f in found])
+    assert abs(np.mean(np.exp(errors)) - 1) < 4 * errors.std() / len(runs) ** 0.5  # unbiased
+    assert 0.7 < np.sqrt(np.mean(said**2)) / errors.std() < 1.4
+    assert np.mean([f.low < 1e-3 < f.high for f in found]) > 0.85
+
+
 def test_draws_given_an_event_have_its_law():
     event = Within(functional, MEAN + STD, MEAN + 2 * STD)
     x = dasim.conditional_draws(gaussian(), event, KEY, 400, levels=16)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import dasim
 from dasim import config as schema
 from dasim.cli import app
-from dasim.models import Lorenz63
+from dasim.models import DoublePendulum, Lorenz63
 from dasim.priors import SubVPSchedule, VPSchedule
 from dasim.priors.store import read_header
 from dasim.priors.unet import UNet
@@ -51,6 +51,19 @@ def test_windows_are_of_the_model():
     np.testing.assert_allclose(x[2, 3], step(x[2, 2], jnp.zeros(())), rtol=2e-5)
     later = simulated_windows(model, 0.1, 5, 4, key, start=20.0, spin_up=0.2)
     np.testing.assert_allclose(later[:, 0], x[:, 2], rtol=1e-3)
+
+
+def test_a_window_does_not_count_turns():
+    model, key = DoublePendulum(), jax.random.key(3)
+    x = simulated_windows(model, 0.5, 40, 8, key, start=1.5)
+    assert jnp.abs(x[..., :2]).max() <= jnp.pi
+    jumped = jnp.abs(jnp.diff(x[..., 1], axis=1)) > jnp.pi
+    assert jumped.any()
+    # where it went round, the angle moved as its rate says, but for a turn
+    moved = model.wrapped(jnp.diff(x, axis=1))[..., 1]
+    rate = (x[:, 1:, 3] + x[:, :-1, 3]) / 2
+    assert jnp.median(jnp.abs(moved - 0.5 * rate)[jumped]) < 0.2
+    np.testing.assert_array_equal(model.wrapped(x)[..., 2:], x[..., 2:])
 
 
 def test_half_of_the_conditions_tell_the_first_states():

@@ -19,6 +19,7 @@ from dasim.resampling import systematic
 from dasim.types import Key
 
 METHODS = "splitting", "smc", "noise-splitting", "mc", "density"
+PILOT = 8  # one draw for so many that count finds the levels
 ISLANDS = 8  # independent runs, from whose differences the error of an estimate is known
 LEVEL = 0.95
 BATCH = 250  # draws at a time
@@ -75,7 +76,7 @@ def event_probability(
             mean logarithm).
         cond: what the prior's denoiser takes as a condition: of a trajectory prior the first
             states; of a transition `transition.condition(x, t)`.
-        n: draws in all; rounded up to a multiple of 8, and of 250 for "mc".
+        n: draws in all; rounded up to a multiple of 250 for "mc", of 8 for all but "splitting".
         levels: noise levels of the chain ("smc", "noise-splitting").
         moves: of each draw between two levels of the event ("splitting").
         guidance: the approximate conditional score by default ("smc", "density").
@@ -94,7 +95,7 @@ def event_probability(
     if method in ("smc", "noise-splitting"):
         return _by_chain(target, guidance, levels, each, key, method)
     if method == "splitting":
-        return _by_splitting(target, each, moves, key)
+        return _by_splitting(target, max(n, 2), moves, key)
     if method == "mc":
         return _by_counting(target, each * ISLANDS, key)
     return _by_density(target, guidance or MomentGuidance(), each, probes, key)
@@ -196,26 +197,37 @@ def _of_islands(target, log_each, calls, draws, log_weights, method) -> EventPro
     )
 
 
-def _by_splitting(target, each, moves, key) -> EventProbability:
+def _by_splitting(target, n, moves, key) -> EventProbability:
     scale_key, pilot, key = jax.random.split(key, 3)
     noise = jax.random.normal(scale_key, (BATCH, target.size), target.dtype)
     scale = jnp.nanstd(_constraints(target, noise), 0) + 1e-12
-    levels = splitting.find_levels(target, scale, max(each, BATCH), moves, pilot)
-    found, noises, weights = [], [], []
-    for k in jax.random.split(key, ISLANDS):
-        probability, at = splitting.split(target, scale, levels, each, moves, k)
-        found.append(probability)
-        noises.append(at.noise)
-        inside = at.margin >= 0
-        share = math.log(probability) if probability > 0 else -math.inf
-        weights.append(jnp.where(inside, share - jnp.log(jnp.maximum(inside.sum(), 1)), -jnp.inf))
-    draws = jnp.concatenate([_drawn(target, noise) for noise in noises])
+    pilots = max(n // PILOT, BATCH)
+    plan = splitting.find_levels(target, scale, pilots, moves, pilot)
+    probability, variance, at = splitting.split(target, scale, plan, n, moves, key)
+    inside = at.margin >= 0
+    log_weights = jnp.where(inside, -jnp.log(jnp.maximum(inside.sum(), 1)), -jnp.inf)
     one = target.prior.n_steps
-    calls = one * (1 + len(levels) * moves) * (ISLANDS * each + max(each, BATCH))
-    calls += one * (BATCH + ISLANDS * each)  # for the scale, and for the draws themselves
-    with np.errstate(divide="ignore"):
-        log_each = np.log(np.asarray(found))
-    return _of_islands(target, log_each, calls, draws, jnp.concatenate(weights), "splitting")
+    calls = one * (1 + len(plan) * moves) * (n + pilots)
+    calls += one * (BATCH + n)  # for the scale, and for the draws themselves
+    draws = _drawn(target, at.noise)
+    if probability == 0:
+        none = draws[:0], log_weights[:0]
+        return EventProbability(0.0, 0.0, 1.0, np.inf, calls, *none, "splitting")
+    error = math.sqrt(math.log1p(variance))
+    if plan:
+        factor = math.exp(t.ppf(0.5 + LEVEL / 2, max(1 / variance - 1, 1)) * error)
+        low, high = probability / factor, min(probability * factor, 1.0)
+    else:
+        low, high = _of_a_count(int(inside.sum()), n)
+    error = error / math.log(10)
+    return EventProbability(probability, low, high, error, calls, draws, log_weights, "splitting")
+
+
+def _of_a_count(k: int, m: int) -> tuple[float, float]:
+    """The interval of Clopper and Pearson for a share of which k of m were counted."""
+    low = float(beta.ppf((1 - LEVEL) / 2, k, m - k + 1)) if k else 0.0
+    high = float(beta.ppf((1 + LEVEL) / 2, k + 1, m - k)) if k < m else 1.0
+    return low, high
 
 
 @eqx.filter_jit
@@ -243,10 +255,9 @@ def _by_counting(target, count, key) -> EventProbability:
     log_weights = jax.nn.log_softmax(jnp.asarray(seen[np.isfinite(seen)]))
     share, m = np.exp(seen), len(seen)
     mean = float(share.mean())
-    if not _has_density(target.event):  # a count: the interval of Clopper and Pearson
+    if not _has_density(target.event):
         k = int(share.sum())
-        low = beta.ppf((1 - LEVEL) / 2, k, m - k + 1) if k else 0.0
-        high = beta.ppf((1 + LEVEL) / 2, k + 1, m - k) if k < m else 1.0
+        low, high = _of_a_count(k, m)
         error = np.sqrt((1 - mean) / k) if k else np.inf
     elif mean == 0:
         low, high, error = 0.0, np.inf, np.inf

@@ -8,16 +8,20 @@ and moved by steps
     e' = sqrt(1 - b^2) e + b noise,         kept if the margin of G(e') is above the level,
 
 which leave the law of e given the level as it is (subset simulation: Au and Beck 2001, Prob. Eng.
-Mech. 16, 263-277; moves: Neal 1999). The levels are set in a first run, and the runs that count
-take them, and the lengths of the moves, as they are, so that their estimates are unbiased.
+Mech. 16, 263-277; moves: Neal 1999). The levels are set in a first run, and the run that counts
+takes them, and the lengths of the moves, as they are, so that its estimate is unbiased. Its error
+is known from who descends from whom (Lee and Whiteley 2018, arXiv 1509.00394, theorem 1): draws
+of one family, those copied from one and the same first draw, say little more than one does.
 """
 
+import math
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 from dasim.conditioning.guidance import Target
 from dasim.priors.sampler import flow
@@ -35,11 +39,13 @@ class Level(NamedTuple):
     Attributes:
         noise: e, `(draw, n)`.
         margin: of G(e), `(draw,)`.
+        family: number of the first draw from which each descends, `(draw,)`.
         length: b of the next moves.
     """
 
     noise: Float[Array, "draw n"]
     margin: Float[Array, " draw"]
+    family: Int[Array, " draw"]
     length: Float[Array, ""]
 
 
@@ -60,7 +66,7 @@ def begin(target: Target, scale, count: int, key: Key) -> Level:
     """Draws of the prior."""
     noise = jax.random.normal(key, (count, target.size), target.dtype)
     margin = _margins(target, scale, noise)
-    return Level(noise, margin, jnp.asarray(0.5, noise.dtype))
+    return Level(noise, margin, jnp.arange(count), jnp.asarray(0.5, noise.dtype))
 
 
 @eqx.filter_jit
@@ -92,7 +98,8 @@ def advance(
         return (noise, jnp.where(better, new, margin), length), None
 
     carry = at.noise[index], at.margin[index], at.length
-    return Level(*jax.lax.scan(move, carry, jax.random.split(key, moves))[0])
+    noise, margin, length = jax.lax.scan(move, carry, jax.random.split(key, moves))[0]
+    return Level(noise, margin, at.family[index], length)
 
 
 def _margins(target: Target, scale, noise):
@@ -132,14 +139,28 @@ def find_levels(target: Target, scale, count: int, moves: int, key: Key) -> Plan
 
 def split(
     target: Target, scale, plan: Plan, count: int, moves: int, key: Key
-) -> tuple[float, Level]:
-    """An unbiased estimate of the probability, and its draws: those of margin >= 0 count."""
+) -> tuple[float, float, Level]:
+    """An unbiased estimate of the probability, its relative variance, and its draws.
+
+    Those draws that have a margin of zero or more are in the event; the variance is infinite
+    where there are none.
+    """
     at, probability = begin(target, scale, count, key), 1.0
     for i, (level, length) in enumerate(plan):
         at = at._replace(length=jnp.asarray(length, at.length.dtype))
         share = float(jnp.mean(at.margin >= level))
         probability *= share
         if share == 0:
-            return 0.0, at
+            return 0.0, math.inf, at
         at = advance(target, scale, jnp.asarray(level), at, moves, jax.random.fold_in(key, i))
-    return probability * float(jnp.mean(at.margin >= 0)), at
+    inside = np.asarray(at.margin >= 0)
+    variance = relative_variance(np.asarray(at.family)[inside], count, len(plan) + 1)
+    return probability * float(inside.mean()), variance, at
+
+
+def relative_variance(families: Int[np.ndarray, " inside"], count: int, times: int) -> float:
+    """Of an estimate by `count` draws that were chosen from `times` times (theorem 1, there)."""
+    if not len(families):
+        return math.inf
+    sizes = np.unique(families, return_counts=True)[1] / len(families)
+    return max(0.0, 1 - (count / (count - 1)) ** times * (1 - np.sum(sizes**2)))
