@@ -2,6 +2,7 @@
 
 import json
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,11 +13,12 @@ from typer.testing import CliRunner
 import dasim
 from dasim import config as schema
 from dasim.cli import app
+from dasim.covariance import DiagonalCovariance
 from dasim.models import DoublePendulum, Lorenz63
-from dasim.priors import SubVPSchedule, VPSchedule
+from dasim.priors import AbstractDenoiser, SubVPSchedule, VPSchedule
 from dasim.priors.store import read_header
 from dasim.priors.unet import UNet
-from dasim.trajectories import TrajectorySpec, drawer, simulated_windows
+from dasim.trajectories import TrajectorySpec, drawer, simulated_windows, window_loss
 from dasim.types import DataError
 
 SPEC = TrajectorySpec(8, 3, 0.1, given=2, channels=(4, 8), n_steps=4)
@@ -26,7 +28,10 @@ SMALL = [
     "window.channels=[4, 8]",
     "window.n_steps=4",
     "window.count=256",
+    "window.width=8",
+    "window.depth=1",
     "window.fit={n_steps: 60, batch: 32, check: 30}",
+    "window.fit_leading={n_steps: 40, batch: 64, check: 20}",
 ]
 
 
@@ -37,7 +42,7 @@ def trained(tmp_path_factory):
     options = [o for s in SMALL for o in ("--set", s)]
     result = CliRunner().invoke(app, ["train", "lorenz63-window", "--out", str(path), *options])
     assert result.exit_code == 0, result.output
-    assert "denoising loss" in result.output
+    assert "denoising loss" in result.output and "leading: step 40 of 40" in result.output
     return path
 
 
@@ -68,11 +73,63 @@ def test_a_window_does_not_count_turns():
 
 def test_half_of_the_conditions_tell_the_first_states():
     windows = jax.random.normal(jax.random.key(1), (50, 8, 3))
-    cond, target = drawer(windows, 2)(jax.random.key(2), 400)
-    assert cond.shape == (400, 2, 4) and target.shape == (400, 24)
+    cond, target, others = drawer(windows, 2, others=7)(jax.random.key(2), 400)
+    assert cond.shape == (400, 2, 4) and target.shape == (400, 24) and others.shape == (7, 24)
     known = cond[:, :, 3]
     assert 0.4 < known.mean() < 0.6 and (known[:, 0] == known[:, 1]).all()
     np.testing.assert_array_equal(cond[:, :, :3], target.reshape(400, 8, 3)[:, :2])
+
+
+class TwoWindows(AbstractDenoiser):
+    """The exact denoiser of a law of two windows, `+-at`, of equal probability."""
+
+    at: jax.Array
+
+    def mean(self, cond=None):
+        return jnp.zeros_like(self.at)
+
+    def cov(self, cond=None):
+        return DiagonalCovariance(jnp.ones_like(self.at))
+
+    def correction(self, v, sigma, cond=None):
+        root = jnp.sqrt(1 + sigma**2)
+        best = self.at * jnp.tanh(self.at @ v * root / sigma**2)
+        return (best - v / root) * root / sigma
+
+
+def test_targets_are_means_over_the_windows_that_could_be_the_source():
+    at, n = jnp.linspace(0.1, 0.4, 6), 64
+    noise = jax.random.normal(jax.random.key(0), (n, 6))
+    levels, x = jnp.geomspace(0.2, 20.0, n), jnp.tile(at, (n, 1))
+    cond = jnp.zeros((n, 2, 4))
+    exact = TwoWindows(at)
+    assert window_loss(exact, levels, noise, (cond, x, -at[None])) < 1e-8
+    # without the other window, or where the window's start is known, the target is the source
+    alone = window_loss(exact, levels, noise, (cond, x, jnp.zeros((0, 6))))
+    known = window_loss(exact, levels, noise, (cond.at[..., -1].set(1), x, -at[None]))
+    assert alone > 0.01
+    np.testing.assert_allclose(known, alone, rtol=1e-5)
+
+
+def test_the_leading_part_is_exact_for_a_normal_law():
+    spec = TrajectorySpec(8, 3, 0.1, given=2, channels=(4, 8), rank=5, width=8, depth=1)
+    denoiser = spec.build(jax.random.key(0)).denoiser
+    rng = np.random.default_rng(1)
+    basis = np.linalg.qr(rng.standard_normal((24, 24)))[0]
+    variances = np.r_[9.0, 5.0, 4.0, 2.0, 1.5, np.full(19, 0.1)]
+    # windows whose covariance is this one exactly
+    u = np.linalg.qr(rng.standard_normal((100, 24)))[0] * 10 * np.sqrt(variances) @ basis.T
+    leading = denoiser.leading.of_windows(jnp.asarray(u, jnp.float32))
+    denoiser = eqx.tree_at(lambda d: d.leading, denoiser, leading)
+    cov = (basis * variances) @ basis.T
+    z = rng.standard_normal(24)
+    for s in (0.1, 1.0, 10.0):
+        exact = cov @ np.linalg.solve(cov + s**2 * np.eye(24), z)
+        found = denoiser(jnp.asarray(z, jnp.float32), jnp.asarray(s))
+        np.testing.assert_allclose(found, exact, atol=2e-4)
+    # a window whose first states are told is left to the U-Net, which says nothing yet
+    told = denoiser(jnp.asarray(z, jnp.float32), jnp.asarray(1.0), jnp.zeros((2, 3)))
+    np.testing.assert_allclose(told, z / 2, rtol=1e-5)
 
 
 def test_a_prior_may_be_told_the_first_states_or_not():
@@ -112,6 +169,7 @@ def test_a_trained_prior_carries_its_config(trained):
     assert header["config"]["window"]["channels"] == [4, 8]
     assert "mean" not in header["config"]
     assert 0 < header["held_out"]["denoising_loss"] < 1.1
+    assert 0 < header["held_out"]["leading_loss"] < 1.1
     assert "windows of 8 states of simulated lorenz63" in header["data"]["description"]
     again = schema.Train.model_validate(header["config"])
     assert again.window.steps == 8

@@ -67,7 +67,17 @@ def denoising_loss(
 ) -> Float[Array, ""]:
     """The loss of stage two; 1 for F = 0 if the residual is Gaussian with covariance C."""
     cond, target = batch
-    levels, noise = levels_and_noise(schedule, target, key)
+    return residual_loss(denoiser, cond, target, *levels_and_noise(schedule.draw, target, key))
+
+
+def residual_loss(
+    denoiser: AbstractDenoiser,
+    cond: Float[Array, "batch *cond"],
+    target: Float[Array, "batch n"],
+    levels: Float[Array, " batch"],
+    noise: Float[Array, "batch n"],
+) -> Float[Array, ""]:
+    """The loss of stage two for these levels and this noise."""
 
     def one(cond, target, s, e):
         u = denoiser.cov(cond).whiten(target - jax.lax.stop_gradient(denoiser.mean(cond)))
@@ -79,20 +89,22 @@ def denoising_loss(
 
 
 def levels_and_noise(
-    schedule: AbstractSchedule, target: Float[Array, "batch n"], key: Key
+    draw: Callable[[Float[Array, "..."]], Float[Array, "..."]],
+    target: Float[Array, "batch n"],
+    key: Key,
 ) -> tuple[Float[Array, " batch"], Float[Array, "batch n"]]:
-    """A noise level and standard normal numbers for each of a batch."""
+    """A noise level, of uniform numbers by `draw`, and standard normal ones for each of a batch."""
     level_key, noise_key = jax.random.split(key)
     # stratified levels: the same spread of noise in every batch
     uniform = (jnp.arange(len(target)) + jax.random.uniform(level_key)) / len(target)
-    return schedule.draw(uniform), jax.random.normal(noise_key, target.shape, target.dtype)
+    return draw(uniform), jax.random.normal(noise_key, target.shape, target.dtype)
 
 
 def fit(
     model: eqx.Module,
-    loss: Callable[[eqx.Module, Batch, Key], Float[Array, ""]],
-    draw: Callable[[Key, int], Batch],
-    held_out: Batch,
+    loss: Callable[[eqx.Module, tuple, Key], Float[Array, ""]],
+    draw: Callable[[Key, int], tuple],
+    held_out: tuple,
     key: Key,
     settings: FitSettings,
     trainable: Callable[[eqx.Module], object] | None = None,
@@ -103,8 +115,8 @@ def fit(
 
     Args:
         loss: function of (model, batch, key).
-        draw: function of (key, n) to a batch of n pairs, jit-able; a `jax.tree_util.Partial`
-            where it holds large arrays.
+        draw: function of (key, n) to a batch of n pairs, or of what `loss` takes, jit-able; a
+            `jax.tree_util.Partial` where it holds large arrays.
         held_out: pairs that are never drawn.
         trainable: picks the part of the model that moves; all arrays by default.
         checkpoint: file to which everything is saved at every look, and from which an

@@ -39,6 +39,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 WINDOWS = 200_000  # of the truth
 COUNTED = 20_000  # plain draws of a prior
+QUANTILES = (0.025, 0.5, 0.975)  # of the event's functional, to be told beside the truth's
 RARITIES = (1e-1, 1e-2, 1e-3, 1e-4)
 
 
@@ -225,6 +226,8 @@ def measure_draws(name: str):
             "inside": float(np.mean(got["event"] >= 0)),
             "mode": float(got["mode"].mean()),
             "true mode": float(true["mode"].mean()),
+            "quantiles": np.quantile(got["event"], QUANTILES).tolist(),
+            "true quantiles": np.quantile(true["event"], QUANTILES).tolist(),
             "ks": compared(got, true),
             "ks of the prior": None if own is None or x is None else compared(got, own),
             "n": len(got["event"]),

@@ -59,6 +59,7 @@ def draws(results: dict) -> list[str]:
         "sampler",
         "inside",
         "first mode (truth)",
+        "functional: 2.5, 50, 97.5 % (truth)",
         "KS from the truth: event, others",
         "from the prior in the event",
         "draws",
@@ -68,6 +69,7 @@ def draws(results: dict) -> list[str]:
         for label, d in r.get("draws", {}).items():
             lines.append(
                 f"| {name} | {label} | {d['inside']:.3f} | {d['mode']:.3f} ({d['true mode']:.3f}) "
+                f"| {listed(d.get('quantiles'))} ({listed(d.get('true quantiles'))}) "
                 f"| {distances(d['ks'])} | {distances(d.get('ks of the prior'))} "
                 f"| {d.get('n', 500)} | {d['distinct']} |"
             )
@@ -78,6 +80,10 @@ def distances(tests: dict | None) -> str:
     """Kolmogorov's and Smirnov's distances; a star where p > 0.01."""
     ordered = [test for _, test in sorted((tests or {}).items())]  # "event" is the first
     return ", ".join(f"{d:.2f}{'*' * (p > 0.01)}" for d, p in ordered)
+
+
+def listed(quantiles: list | None) -> str:
+    return ", ".join(f"{q:.2f}" for q in quantiles or [])
 
 
 def likelihoods(results: dict) -> list[str]:
