@@ -96,20 +96,14 @@ def _header(settings: schema.Train, description: str, figures: dict) -> dict:
 
 def _train_window(settings: schema.Train, path: Path, checkpoint, report, key) -> dict:
     window, transition = settings.window, system_transition(settings.system)
-    sizes = {
-        k: getattr(window, k) for k in ("steps", "given", "channels", "n_steps", "width", "depth")
-    }
+    sizes = {k: getattr(window, k) for k in ("steps", "given", "channels", "n_steps")}
     if len(transition.shape) != 1:
         raise schema.ConfigError(
             f"window: states of shape {transition.shape}; a prior of trajectories takes vectors"
         )
     (size,) = transition.shape
     spec = TrajectorySpec(
-        state=size,
-        interval=transition.interval,
-        schedule=settings.schedule,
-        rank=min(window.rank, window.steps * size // 4),
-        **sizes,
+        state=size, interval=transition.interval, schedule=settings.schedule, **sizes
     )
 
     try:
@@ -121,9 +115,9 @@ def _train_window(settings: schema.Train, path: Path, checkpoint, report, key) -
         arguments = transition.model, spec.interval, spec.steps, count, key
         return simulated_windows(*arguments, window.start, window.spin_up)
 
-    fits = [FitSettings(**fit.model_dump()) for fit in (window.fit, window.fit_leading)]
+    fit = FitSettings(**window.fit.model_dump())
     prior, figures = train_trajectory_prior(
-        spec, windows, window.count, *fits, key, checkpoint, report
+        spec, windows, window.count, fit, key, checkpoint, report
     )
     what = f"windows of {spec.steps} states of {described(settings.system)}"
     header = _header(settings, what, figures)

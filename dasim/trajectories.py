@@ -17,13 +17,12 @@ from dasim.priors.schedules import AbstractSchedule, SubVPSchedule, VESchedule, 
 from dasim.priors.store import load_arrays, save_arrays
 from dasim.priors.train import FitSettings, fit, levels_and_noise, residual_loss
 from dasim.priors.unet import UNet
-from dasim.priors.windows import LeadingPart, WindowDenoiser
+from dasim.priors.windows import WindowDenoiser
 from dasim.transitions import ModelTransition
 from dasim.types import Key
 
 FORMAT = "dasim-trajectory-prior-1"
 HELD_OUT = 2048
-TOLD = 0.5  # of the windows in training
 OTHERS = 2048  # windows that may be behind a noisy one, at each step of the training
 SCHEDULES: dict[str, AbstractSchedule] = {
     # a window on an attractor is thin: finer levels than those of a transition, and coarser
@@ -48,9 +47,6 @@ class TrajectorySpec:
         channels: of the U-Net, at each resolution.
         schedule: "ve", "vp" or "sub-vp".
         n_steps: network calls of a draw.
-        rank: leading directions of the windows that have a part of their own; none for a denoiser
-            that is a U-Net alone.
-        width, depth: of that part's hidden layers, and how many.
     """
 
     steps: int
@@ -60,9 +56,6 @@ class TrajectorySpec:
     channels: tuple[int, ...] = (32, 64, 64)
     schedule: Literal["ve", "vp", "sub-vp"] = "ve"
     n_steps: int = 20
-    rank: int = 0
-    width: int = 256
-    depth: int = 4
 
     def build(self, key: Key) -> DiffusionPrior:
         """An untrained prior.
@@ -73,16 +66,9 @@ class TrajectorySpec:
         """
         if not 0 < self.given < self.steps:
             raise ValueError(f"given is {self.given}, expected 1 to {self.steps - 1} states")
-        d, n = self.state, self.steps * self.state
-        if self.rank >= n:
-            raise ValueError(f"rank is {self.rank}, expected fewer than a window's {n} numbers")
-        unet_key, leading_key = jax.random.split(key)
-        network = UNet(self.steps, 2 * d + 1, d, tuple(self.channels), unet_key)
-        leading = None
-        if self.rank:
-            leading = LeadingPart(self.rank, n, self.width, self.depth, leading_key)
-        center, scale = jnp.zeros(d), jnp.ones(d)
-        denoiser = WindowDenoiser(center, scale, leading, network, self.steps, self.given)
+        d = self.state
+        network = UNet(self.steps, 2 * d + 1, d, tuple(self.channels), key)
+        denoiser = WindowDenoiser(jnp.zeros(d), jnp.ones(d), network, self.steps, self.given)
         return DiffusionPrior(denoiser, (self.steps, d), SCHEDULES[self.schedule], self.n_steps)
 
 
@@ -95,7 +81,7 @@ def simulated_windows(
     start: float = 1.0,
     spin_up: float | None = None,
 ) -> Windows:
-    """Windows of as many independent trajectories, `(count, steps, *state)`, angles wrapped.
+    """Windows of as many independent trajectories, `(count, steps, *state)`.
 
     Args:
         start: factor on the model's random first states.
@@ -111,22 +97,21 @@ def simulated_windows(
         if before:
             x = jax.vmap(ModelTransition(model, before).mean, (0, None))(x, jnp.zeros(()))
         path = jax.lax.scan(lambda x, _: (step(x, jnp.zeros(())), x), x, None, length=steps)[1]
-        return model.wrapped(jnp.moveaxis(path, 0, 1))
+        return jnp.moveaxis(path, 0, 1)
 
     return run(key)
 
 
-def drawer(windows: Windows, given: int, told: float = TOLD, others: int = 0):
+def drawer(windows: Windows, given: int, others: int = 0):
     """A function of (key, n) to n conditions, as many flat windows, and others of their law.
 
-    Args:
-        told: share of the conditions that tell the first states.
+    Half of the conditions tell the first states.
     """
 
     def draw(windows, key, n):
         pick, tell, more = jax.random.split(key, 3)
         x = windows[jax.random.randint(pick, (n,), 0, len(windows))]
-        known = jax.random.bernoulli(tell, told, (n, 1, 1))
+        known = jax.random.bernoulli(tell, 0.5, (n, 1, 1))
         known = jnp.broadcast_to(known, (n, given, 1)).astype(x.dtype)
         cond = jnp.concatenate([x[:, :given], known], 2)
         beside = windows[jax.random.randint(more, (others,), 0, len(windows))]
@@ -136,10 +121,7 @@ def drawer(windows: Windows, given: int, told: float = TOLD, others: int = 0):
 
 
 def window_loss(
-    denoiser: AbstractDenoiser,
-    levels: Float[Array, " batch"],
-    noise: Float[Array, "batch n"],
-    batch,
+    denoiser: AbstractDenoiser, schedule: AbstractSchedule, batch: tuple, key: Key
 ) -> Float[Array, ""]:
     """The denoising loss, its targets averaged where many windows could be behind a noisy one.
 
@@ -149,6 +131,7 @@ def window_loss(
     less variance at high levels (Xu et al. 2023, arXiv 2302.00670, eq. 5).
     """
     cond, x, others = batch
+    levels, noise = levels_and_noise(schedule, x, key)
     center, cov = denoiser.mean(), denoiser.cov()
     u, beside = (cov.whiten(a - center) for a in (x, others))
     s = levels[:, None]
@@ -171,7 +154,6 @@ def train_trajectory_prior(
     windows: Callable[[Key, int], Windows],
     bank: int,
     settings: FitSettings,
-    leading: FitSettings,
     key: Key,
     checkpoint: Path | None = None,
     report: Report | None = None,
@@ -181,7 +163,6 @@ def train_trajectory_prior(
     Args:
         windows: function of (key, count) to windows.
         bank: how many of them the training picks from.
-        settings, leading: of the U-Net's fit, and of that of the leading part before it.
         checkpoint: folder for the state of an interrupted training.
         report: called with (stage, step, steps, training loss, held-out loss).
 
@@ -190,62 +171,31 @@ def train_trajectory_prior(
     """
     build_key, bank_key, held_key, tell_key, fit_key = jax.random.split(key, 5)
     prior = spec.build(build_key)
-    training, held_out = windows(bank_key, bank), windows(held_key, HELD_OUT)
-    schedule = prior.schedule
-    center, scale = training.mean((0, 1)), training.std((0, 1))
-    denoiser = eqx.tree_at(lambda d: (d.center, d.scale), prior.denoiser, (center, scale))
-
-    def stage(number, name, denoiser, part, settings, known, draw_level):
-        def loss(denoiser, batch, key):
-            levels, noise = levels_and_noise(draw_level, batch[1], key)
-            return window_loss(denoiser, levels, noise, batch)
-
-        def told(i, a, b):
-            if report is not None:
-                report(name, i, settings.n_steps, a, b)
-
-        return fit(
-            denoiser,
-            loss,
-            drawer(training, spec.given, known, OTHERS),
-            drawer(held_out, spec.given, known)(tell_key, HELD_OUT),
-            jax.random.fold_in(fit_key, number),
-            settings,
-            part,
-            None if checkpoint is None else Path(checkpoint) / f"{name}.safetensors",
-            told,
-        )
-
-    figures = {}
-    if spec.rank:
-        flat = ((training - center) / scale).reshape(bank, -1)
-        alone = eqx.tree_at(
-            lambda d: (d.leading, d.network),
-            denoiser,
-            (denoiser.leading.of_windows(flat), None),
-        )
-        # the upper half of the levels: below, the leading directions are seen as they are
-        upper = lambda u: schedule.draw((1 + u) / 2)
-        found = stage(0, "leading", alone, lambda d: d.leading.network, leading, 0.0, upper)
-        denoiser = eqx.tree_at(lambda d: d.leading, denoiser, found.model.leading)
-        figures["leading_loss"] = found.loss
-    found = stage(1, "window", denoiser, lambda d: d.network, settings, TOLD, schedule.draw)
-    figures |= {"denoising_loss": found.loss, "steps": found.steps, "windows": bank}
-    return eqx.tree_at(lambda p: p.denoiser, prior, found.model), figures
+    training = windows(bank_key, bank)
+    held_out = drawer(windows(held_key, HELD_OUT), spec.given)(tell_key, HELD_OUT)
+    denoiser = eqx.tree_at(
+        lambda d: (d.center, d.scale),
+        prior.denoiser,
+        (training.mean((0, 1)), training.std((0, 1))),
+    )
+    fitted = fit(
+        denoiser,
+        lambda d, batch, k: window_loss(d, prior.schedule, batch, k),
+        drawer(training, spec.given, OTHERS),
+        held_out,
+        fit_key,
+        settings,
+        lambda d: d.network,
+        None if checkpoint is None else Path(checkpoint) / "window.safetensors",
+        None if report is None else lambda i, a, b: report("window", i, settings.n_steps, a, b),
+    )
+    figures = {"denoising_loss": fitted.loss, "steps": fitted.steps, "windows": bank}
+    return eqx.tree_at(lambda p: p.denoiser, prior, fitted.model), figures
 
 
 def save_trajectory_prior(path: Path, prior: DiffusionPrior, spec: TrajectorySpec, header: dict):
-    """Write a trained prior, its networks in half precision, with its `spec` and the `header`."""
-    halved = jax.tree.map(
-        lambda a: a.astype(jnp.float16) if eqx.is_inexact_array(a) else a, networks(prior.denoiser)
-    )
-    prior = eqx.tree_at(lambda p: networks(p.denoiser), prior, halved)
+    """Write a trained prior with its `spec` and whatever else `header` says."""
     save_arrays(path, prior, {"format": FORMAT, "spec": asdict(spec), **header})
-
-
-def networks(denoiser: WindowDenoiser) -> list[eqx.Module]:
-    """The networks of a denoiser."""
-    return [denoiser.network] + ([denoiser.leading.network] if denoiser.leading else [])
 
 
 def load_trajectory_prior(path: Path, header: dict) -> DiffusionPrior:

@@ -167,18 +167,10 @@ class Window(Section):
     given: PositiveInt = Field(3, description="first states that the prior may be told")
     channels: tuple[PositiveInt, ...] = Field((32, 64, 64), min_length=1)
     n_steps: PositiveInt = Field(20, description="network calls of a draw")
-    rank: int = Field(
-        64,
-        ge=0,
-        description="directions of the leading part; a quarter of a window's numbers at most",
-    )
-    width: PositiveInt = Field(256, description="of the leading part's hidden layers")
-    depth: PositiveInt = Field(4, description="of the leading part's hidden layers")
     count: PositiveInt = Field(32768, description="simulated windows to train on")
     start: PositiveFloat = Field(1.0, description="factor on the model's random first states")
     spin_up: float | None = Field(None, ge=0, description="time from those to a window's first")
     fit: Fit = Fit()
-    fit_leading: Fit = Fit(n_steps=8000, batch=512, ema=0.999)
 
 
 class Operator(Section):

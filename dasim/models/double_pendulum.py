@@ -59,10 +59,6 @@ class DoublePendulum(AbstractModel):
         momentum = jnp.array([0.2, 0.3]) * p
         return jnp.concatenate([q, jnp.linalg.solve(self.mass(q), momentum)])
 
-    def wrapped(self, x: Float[Array, "... 4"]) -> Float[Array, "... 4"]:
-        angles = (x[..., :2] + jnp.pi) % (2 * jnp.pi) - jnp.pi
-        return jnp.concatenate([angles, x[..., 2:]], -1)
-
     @property
     def spin_up(self):
         return 0.0

@@ -33,7 +33,7 @@ def field_loss(
         whitened: over that of what a Gaussian field would leave instead, wave by wave.
     """
     cond, target = batch
-    levels, noise = levels_and_noise(schedule.draw, target, key)
+    levels, noise = levels_and_noise(schedule, target, key)
 
     def one(cond, target, s, e):
         u = target - jax.lax.stop_gradient(denoiser.mean(cond))

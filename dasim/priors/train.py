@@ -67,7 +67,7 @@ def denoising_loss(
 ) -> Float[Array, ""]:
     """The loss of stage two; 1 for F = 0 if the residual is Gaussian with covariance C."""
     cond, target = batch
-    return residual_loss(denoiser, cond, target, *levels_and_noise(schedule.draw, target, key))
+    return residual_loss(denoiser, cond, target, *levels_and_noise(schedule, target, key))
 
 
 def residual_loss(
@@ -89,15 +89,13 @@ def residual_loss(
 
 
 def levels_and_noise(
-    draw: Callable[[Float[Array, "..."]], Float[Array, "..."]],
-    target: Float[Array, "batch n"],
-    key: Key,
+    schedule: AbstractSchedule, target: Float[Array, "batch n"], key: Key
 ) -> tuple[Float[Array, " batch"], Float[Array, "batch n"]]:
-    """A noise level, of uniform numbers by `draw`, and standard normal ones for each of a batch."""
+    """A noise level and standard normal numbers for each of a batch."""
     level_key, noise_key = jax.random.split(key)
     # stratified levels: the same spread of noise in every batch
     uniform = (jnp.arange(len(target)) + jax.random.uniform(level_key)) / len(target)
-    return draw(uniform), jax.random.normal(noise_key, target.shape, target.dtype)
+    return schedule.draw(uniform), jax.random.normal(noise_key, target.shape, target.dtype)
 
 
 def fit(

@@ -15,12 +15,6 @@ from dasim.types import Key
 LEVELS = 16  # sines and cosines of the logarithm of the noise level
 
 
-def embedded_level(level: Float[Array, ""]) -> Float[Array, " e"]:
-    """Sines and cosines of the logarithm of a noise level."""
-    waves = level * 2.0 ** jnp.linspace(-3, 3, LEVELS)
-    return jnp.concatenate([jnp.sin(waves), jnp.cos(waves)])
-
-
 def _convolved(layer: eqx.nn.Linear, h: Float[Array, "t c"]) -> Float[Array, "t d"]:
     """A convolution of width three that sees zeros beyond the ends, as one product."""
     edge = jnp.zeros_like(h[:1])
@@ -100,7 +94,8 @@ class UNet(eqx.Module):
         self, fields: Float[Array, "t inputs"], level: Float[Array, ""]
     ) -> Float[Array, "t outputs"]:
         """`level` is the logarithm of the noise level."""
-        embedded = jax.nn.silu(self.embed(embedded_level(level)))
+        waves = level * 2.0 ** jnp.linspace(-3, 3, LEVELS)
+        embedded = jax.nn.silu(self.embed(jnp.concatenate([jnp.sin(waves), jnp.cos(waves)])))
         h, skipped = _convolved(self.lift, fields), []
         for block, coarsen in zip(self.down, self.coarsen, strict=True):
             h = block(h, embedded)

@@ -2,7 +2,8 @@
 
     python experiments/events/skill.py [--systems name,name]
 
-Likelihood of windows, climate, and forecasts from first states that are known with an error.
+Likelihood of windows, climate, law from each noise level down, and forecasts from first states that
+are known with an error.
 Writes into results.json, and README.md's tables.
 """
 
@@ -15,6 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scoringrules
 import typer
 from cases import CASES
 from run import keep, known, plain, prior_of
@@ -24,6 +26,7 @@ from dasim.conditioning import conditional_draws, density, inpainted_draws
 from dasim.conditioning.guidance import Target
 from dasim.events import Equals
 from dasim.priors import sample
+from dasim.priors.sampler import integrated, log_weights
 from dasim.trajectories import simulated_windows
 from dasim.transitions import ModelTransition
 
@@ -34,6 +37,9 @@ ERROR = 0.01  # of the first states, in climatological standard deviations
 LEADS = 3, 5, 10, 20, 40, 59
 LIKELY = 64  # windows whose likelihood is found
 PROBES = 8
+RETURNS = 2000  # windows that are made noisy, and brought back
+RARE = "0.1", "0.01"  # thresholds of the sweep
+STARTS = 40.0, 12.0, 4.0, 1.5  # levels from which
 
 
 def windows(name: str, count: int, seed: int):
@@ -114,18 +120,57 @@ def measure_climate(name: str, truth, other):
     keep([name, "climate"], table)
 
 
-def crps(model, members, truth, scale) -> dict[str, float]:
-    """Fair CRPS in climatological standard deviations, by lead; `(case, member, step, d)`.
+def measure_descent(name: str, test):
+    """Where on its way down the levels a prior's law goes wrong.
 
-    Angles count by their distance on the circle (Grimit et al. 2006, Q. J. R. Meteorol. Soc. 132).
+    Windows of the system, made noisy to a level, are brought back by the probability flow in
+    twice the steps of a draw: they have the system's law again if the prior is right below it.
+    Beside it the mean square error of the denoiser there, over the s^2 / steps that a fit of the
+    first state, of which the window is a function, would leave while s is small.
     """
-    found, m = {}, members.shape[1]
-    for k in LEADS:
-        x, y = jnp.asarray(members[:, :, k]), truth[:, None, k]
-        missed = jnp.abs(model.wrapped(x - y)).mean(1)
-        pairs = jnp.abs(model.wrapped(x[:, :, None] - x[:, None]))
-        found[str(k)] = float(jnp.mean((missed - pairs.sum((1, 2)) / (2 * m * (m - 1))) / scale))
-    return found
+    case, prior = CASES[name], prior_of(name)
+    denoiser, sweep = prior.denoiser, jax.vmap(case.sweep)
+    mean, cov = denoiser.mean(None), denoiser.cov(None)
+    levels = prior.schedule.levels(2 * prior.n_steps)
+    x = test[:RETURNS]
+    noise = jax.random.normal(jax.random.key(15), (len(x), mean.size))
+
+    @eqx.filter_jit
+    def back(x, noise, below):
+        def one(item):
+            x, e = item
+            v = (cov.whiten(x.reshape(-1) - mean) + below[0] * e) / jnp.sqrt(1 + below[0] ** 2)
+            slope = lambda v, s: denoiser.correction(v, s, None)
+            return mean + cov.sqrt(integrated(slope, below, v, log_weights))
+
+        return jax.lax.map(one, (x, noise), batch_size=125).reshape(x.shape)
+
+    @eqx.filter_jit
+    def error(x, noise, level):
+        def one(item):
+            x, e = item
+            z = x.reshape(-1) + level * cov.sqrt(e)
+            return jnp.mean(cov.whiten(denoiser(z, level) - x.reshape(-1)) ** 2)
+
+        return jax.lax.map(one, (x, noise), batch_size=125).mean() * STEPS / level**2
+
+    def told(x):
+        share = {k: float(jnp.mean(sweep(x) > known()[name]["thresholds"][k])) for k in RARE}
+        return {"variance": float(jnp.mean(x.var((0, 1)) / test.var((0, 1))))} | share
+
+    table = {"as they are": told(x)}
+    for start in STARTS:
+        below = levels[levels <= start]
+        table[f"{start:g}"] = told(back(x, noise, below))
+        table[f"{start:g}"]["error"] = float(error(x, noise, below[0]))
+    keep([name, "descent"], table)
+
+
+def crps(members, truth, scale) -> dict[str, float]:
+    """Fair CRPS in climatological standard deviations, by lead; `(case, member, step, d)`."""
+    each = scoringrules.crps_ensemble(np.asarray(truth), np.asarray(members), 1, estimator="fair")
+    each = np.mean(each / scale, (0, 2))
+    return {str(k): float(each[k]) for k in LEADS}
 
 
 def measure_forecasts(name: str, train, test):
@@ -146,7 +191,7 @@ def measure_forecasts(name: str, train, test):
     def runs(first):
         many = jax.vmap(jax.vmap(step, (0, None)), (0, None))
         path = jax.lax.scan(lambda x, _: (many(x, jnp.zeros(())), x), first, None, length=STEPS)[1]
-        return case.model.wrapped(jnp.moveaxis(path, 0, 2))
+        return jnp.moveaxis(path, 0, 2)
 
     model = runs(first)
 
@@ -166,9 +211,9 @@ def measure_forecasts(name: str, train, test):
     keep(
         [name, "forecast"],
         {
-            "prior, told the first states": crps(case.model, drawn, truth, scale),
-            "model, perturbed": crps(case.model, model, truth, scale),
-            "climatology": crps(case.model, climatology, truth, scale),
+            "prior, told the first states": crps(drawn, truth, scale),
+            "model, perturbed": crps(model, truth, scale),
+            "climatology": crps(climatology, truth, scale),
         },
     )
     measure_inpainting(name, prior, model[:10], truth[:10], scale, given)
@@ -197,9 +242,9 @@ def measure_inpainting(name, prior, model, truth, scale, given):
     table = known()[name]["forecast"]
     for label, way in ways.items():
         members = np.stack([np.asarray(way(i)) for i in range(len(truth))])
-        table[label + " (10 cases)"] = crps(CASES[name].model, members, truth, scale)
+        table[label + " (10 cases)"] = crps(members, truth, scale)
         keep([name, "forecast"], table)
-    table["model, perturbed (10 cases)"] = crps(CASES[name].model, model, truth, scale)
+    table["model, perturbed (10 cases)"] = crps(model, truth, scale)
     keep([name, "forecast"], table)
 
 
@@ -207,6 +252,7 @@ def main(systems: Annotated[str, typer.Option()] = ",".join(CASES)):
     for name in systems.split(","):
         train, test = windows(name, WINDOWS, 0), windows(name, DRAWS, 1)
         measure_climate(name, train, test)
+        measure_descent(name, test)
         measure_forecasts(name, train, test)
         measure_likelihood(name, train, test)
     write(known())

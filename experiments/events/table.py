@@ -106,6 +106,18 @@ def climates(results: dict) -> list[str]:
     return lines
 
 
+def descents(results: dict) -> list[str]:
+    starts = ["as they are", "1.5", "4", "12", "40"]
+    lines = head("system", "what", *(f"from {k}" if k[0].isdigit() else k for k in starts))
+    for name, r in results.items():
+        for what in ("variance", "0.1", "0.01", "error") if "descent" in r else ():
+            label = f"share past the threshold of {what}" if what[0].isdigit() else what
+            found = (r["descent"][k].get(what) for k in starts)
+            told = " | ".join("" if x is None else f"{x:.3g}" for x in found)
+            lines.append(f"| {name} | {label} | {told} |")
+    return lines
+
+
 def forecasts(results: dict) -> list[str]:
     found = [(name, r["forecast"]) for name, r in results.items() if "forecast" in r]
     leads = list(next(iter(found[0][1].values()))) if found else []
@@ -152,7 +164,7 @@ def figure(results: dict):
 
 def write(results: dict):
     """README.md between its marks."""
-    kinds = gaussian, systems, draws, likelihoods, climates, forecasts
+    kinds = gaussian, systems, draws, likelihoods, climates, descents, forecasts
     page = HERE / "README.md"
     text = page.read_text()
     for kind in kinds:
