@@ -134,11 +134,10 @@ def train(
         checkpoint = path.with_suffix(".training")
         _begin(checkpoint, resume, f"{checkpoint}: no training to go on with")
         with bars_of_progress() as bars:
-            tasks = {}
+            stages = ("mean", "residual") if settings.window is None else ("window",)
+            tasks = {s: bars.add_task(s, total=None, note="") for s in stages}
 
             def report(stage, step, steps, training, held_out):
-                if stage not in tasks:
-                    tasks[stage] = bars.add_task(stage, total=steps, note="")
                 note = f"loss {training:.4g}, held out {held_out:.4g}"
                 bars.update(tasks[stage], completed=step, total=steps, note=note)
                 if not console.is_terminal:  # a log shows no bars before their end
