@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import kstest, norm, truncnorm
 
 import dasim
-from dasim.conditioning import ConstantGuidance, MomentGuidance
+from dasim.conditioning import ConstantGuidance, MomentGuidance, splitting
 from dasim.conditioning.guidance import Target
 from dasim.covariance import DenseCovariance, DiagonalCovariance
 from dasim.events import Equals, Exceeds, Within
@@ -84,6 +84,14 @@ def test_the_error_of_splitting_is_as_large_as_it_says():
     assert abs(np.mean(np.exp(errors)) - 1) < 4 * errors.std() / len(runs) ** 0.5  # unbiased
     assert 0.7 < np.sqrt(np.mean(said**2)) / errors.std() < 1.4
     assert np.mean([f.low < 1e-3 < f.high for f in found]) > 0.85
+
+
+def test_few_draws_have_an_error_too():
+    # theorem 1's estimate of it is below zero here: each family counts as one draw
+    assert splitting.relative_variance(np.array([0, 1]), 2, 3) == 0.5
+    assert splitting.relative_variance(np.array([0, 0]), 2, 3) == 1.0
+    found = dasim.event_probability(gaussian(), above(0.02), KEY, n=2, moves=1)
+    assert found.low <= found.probability <= found.high
 
 
 def test_draws_given_an_event_have_its_law():

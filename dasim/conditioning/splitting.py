@@ -159,8 +159,13 @@ def split(
 
 
 def relative_variance(families: Int[np.ndarray, " inside"], count: int, times: int) -> float:
-    """Of an estimate by `count` draws that were chosen from `times` times (theorem 1, there)."""
+    """Of an estimate by `count` draws that were chosen from `times` times (theorem 1, there).
+
+    An estimate of it by few draws may fall below zero: then each family counts as one draw.
+    """
     if not len(families):
         return math.inf
     sizes = np.unique(families, return_counts=True)[1] / len(families)
-    return max(0.0, 1 - (count / (count - 1)) ** times * (1 - np.sum(sizes**2)))
+    alike = float(np.sum(sizes**2))  # that two of the draws are of one family
+    found = 1 - (count / (count - 1)) ** times * (1 - alike)
+    return found if found > 0 else alike

@@ -2,9 +2,8 @@
 
     python experiments/events/skill.py [--systems name,name]
 
-Likelihood of windows, climate, law from each noise level down, and forecasts from first states that
-are known with an error.
-Writes into results.json, and README.md's tables.
+Likelihood of windows, climate, law from each noise level down, and forecasts from first states
+that are known with an error. Writes into results.json, and README.md's tables.
 """
 
 import os

@@ -69,7 +69,7 @@ def draws(results: dict) -> list[str]:
         for label, d in r.get("draws", {}).items():
             lines.append(
                 f"| {name} | {label} | {d['inside']:.3f} | {d['mode']:.3f} ({d['true mode']:.3f}) "
-                f"| {listed(d.get('quantiles'))} ({listed(d.get('true quantiles'))}) "
+                f"| {listed(d)} "
                 f"| {distances(d['ks'])} | {distances(d.get('ks of the prior'))} "
                 f"| {d.get('n', 500)} | {d['distinct']} |"
             )
@@ -82,8 +82,12 @@ def distances(tests: dict | None) -> str:
     return ", ".join(f"{d:.2f}{'*' * (p > 0.01)}" for d, p in ordered)
 
 
-def listed(quantiles: list | None) -> str:
-    return ", ".join(f"{q:.2f}" for q in quantiles or [])
+def listed(row: dict) -> str:
+    """The functional's quantiles, and the truth's."""
+    if "quantiles" not in row:
+        return ""
+    own, true = (", ".join(f"{q:.2f}" for q in row[k]) for k in ("quantiles", "true quantiles"))
+    return f"{own} ({true})"
 
 
 def likelihoods(results: dict) -> list[str]:
@@ -107,13 +111,14 @@ def climates(results: dict) -> list[str]:
 
 
 def descents(results: dict) -> list[str]:
-    starts = ["as they are", "1.5", "4", "12", "40"]
+    found = {name: r["descent"] for name, r in results.items() if "descent" in r}
+    starts = list(next(iter(found.values()))) if found else []
     lines = head("system", "what", *(f"from {k}" if k[0].isdigit() else k for k in starts))
-    for name, r in results.items():
-        for what in ("variance", "0.1", "0.01", "error") if "descent" in r else ():
+    for name, table in found.items():
+        for what in table[starts[-1]]:
             label = f"share past the threshold of {what}" if what[0].isdigit() else what
-            found = (r["descent"][k].get(what) for k in starts)
-            told = " | ".join("" if x is None else f"{x:.3g}" for x in found)
+            values = (table[k].get(what) for k in starts)
+            told = " | ".join("" if x is None else f"{x:.3g}" for x in values)
             lines.append(f"| {name} | {label} | {told} |")
     return lines
 
