@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from model_steps import advance, rate, zero
 from scipy.integrate import solve_ivp
 
 from dasim.covariance import DiagonalCovariance
@@ -13,21 +14,21 @@ from dasim.models import (
     FitzHughNagumo,
     LinearGaussian,
     Lorenz63,
+    Lorenz84,
     Lorenz96,
+    TwoScaleLorenz96,
     integrate,
 )
 from dasim.transitions import ModelTransition, simulate
 from dasim.types import Observations
+
+RNG = np.random.default_rng(0)
 
 
 @pytest.fixture(autouse=True)
 def float64():
     with jax.enable_x64(True):
         yield
-
-
-def zero():
-    return jnp.zeros(())
 
 
 def tendency(model, x):
@@ -104,6 +105,53 @@ def test_lorenz96_facts():
     assert abs(x @ advection) < 1e-12  # the quadratic terms conserve energy
     fixed = jnp.full(7, 5.0)
     np.testing.assert_allclose(model.step(fixed, zero(), None), fixed, atol=1e-13)
+
+
+def test_lorenz84_facts():
+    model, x = Lorenz84(), np.array([1.3, -0.4, 0.9])
+    energy = -0.25 * x[0] ** 2 - x[1] ** 2 - x[2] ** 2 + 0.25 * 8 * x[0] + 1.23 * x[1]
+    np.testing.assert_allclose(x @ rate(model, x), energy, rtol=1e-13)
+    jacobian = np.asarray(jax.jit(jax.jacfwd(lambda x: model.tendency(0.0, x)))(x))
+    np.testing.assert_allclose(np.trace(jacobian), 2 * x[0] - 2 - 0.25, rtol=1e-13)
+    np.testing.assert_allclose(jacobian[2, 1] - jacobian[1, 2], 2 * 4 * x[0])  # the wave turns
+    hadley = jnp.asarray([6.0, 0.0, 0.0])
+    symmetric = Lorenz84(forcing=6.0, asymmetry=0.0)
+    np.testing.assert_allclose(advance(symmetric, hadley), hadley, atol=1e-14)
+
+
+def test_two_scales_as_the_paper_writes_them():
+    model = TwoScaleLorenz96(4, 3, coupling=0.7, space_ratio=5.0, time_ratio=8.0, forcing=11.0)
+    x = RNG.normal(size=16)
+    s, f = x[:4], x[4:]
+    slow = [
+        s[k - 1] * (s[(k + 1) % 4] - s[k - 2])
+        - s[k]
+        + 11
+        - 0.7 * 8 / 5 * sum(f[3 * k + j] for j in range(3))
+        for k in range(4)
+    ]
+    fast = [
+        8 * 5 * f[(i + 1) % 12] * (f[i - 1] - f[(i + 2) % 12]) - 8 * f[i] + 0.7 * 8 / 5 * s[i // 3]
+        for i in range(12)
+    ]
+    np.testing.assert_allclose(rate(model, x), slow + fast, rtol=1e-12)
+
+
+def test_uncoupled_scales_are_two_lorenz96_models():
+    model = TwoScaleLorenz96(5, 4, coupling=0.0)
+    s, f = RNG.normal(size=5), RNG.normal(size=20)
+    got = advance(model, np.concatenate([s, f]))
+    np.testing.assert_allclose(got[:5], advance(Lorenz96(5, 20.0, 0.005), s), rtol=1e-13)
+    # b Y, read backwards, in the time c t
+    fast = np.asarray(advance(Lorenz96(20, 0.0, 0.05), 10 * f[::-1]))[::-1] / 10
+    np.testing.assert_allclose(got[5:], fast, rtol=1e-12)
+
+
+def test_the_coupling_makes_no_energy():
+    x = RNG.normal(size=4 * 6)
+    free, coupled = (np.asarray(rate(TwoScaleLorenz96(4, 5, coupling=h), x)) for h in (0.0, 2.0))
+    assert np.abs(coupled - free).max() > 1
+    assert abs(x @ (coupled - free)) < 1e-12
 
 
 def test_models_refuse():
