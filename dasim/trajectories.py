@@ -45,6 +45,7 @@ class TrajectorySpec:
         interval: time between two states.
         given: first states that the prior may be told.
         channels: of the U-Net, at each resolution.
+        whole: width of its perceptron on all steps at once; none where zero.
         schedule: "ve", "vp" or "sub-vp".
         n_steps: network calls of a draw.
     """
@@ -54,6 +55,7 @@ class TrajectorySpec:
     interval: float
     given: int = 3
     channels: tuple[int, ...] = (32, 64, 64)
+    whole: int = 0
     schedule: Literal["ve", "vp", "sub-vp"] = "ve"
     n_steps: int = 20
 
@@ -67,7 +69,7 @@ class TrajectorySpec:
         if not 0 < self.given < self.steps:
             raise ValueError(f"given is {self.given}, expected 1 to {self.steps - 1} states")
         d = self.state
-        network = UNet(self.steps, 2 * d + 1, d, tuple(self.channels), key)
+        network = UNet(self.steps, 2 * d + 1, d, tuple(self.channels), key, self.whole)
         denoiser = WindowDenoiser(jnp.zeros(d), jnp.ones(d), network, self.steps, self.given)
         return DiffusionPrior(denoiser, (self.steps, d), SCHEDULES[self.schedule], self.n_steps)
 
@@ -194,7 +196,14 @@ def train_trajectory_prior(
 
 
 def save_trajectory_prior(path: Path, prior: DiffusionPrior, spec: TrajectorySpec, header: dict):
-    """Write a trained prior with its `spec` and whatever else `header` says."""
+    """Write a trained prior with its `spec` and whatever else `header` says.
+
+    The network's weights are rounded to half precision.
+    """
+    network = jax.tree.map(
+        lambda a: a.astype(jnp.float16), eqx.filter(prior.denoiser.network, eqx.is_array)
+    )
+    prior = eqx.tree_at(lambda p: p.denoiser.network, eqx.filter(prior, eqx.is_array), network)
     save_arrays(path, prior, {"format": FORMAT, "spec": asdict(spec), **header})
 
 

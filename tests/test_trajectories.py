@@ -2,11 +2,13 @@
 
 import json
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
+from safetensors.numpy import load as parse_arrays
 from typer.testing import CliRunner
 
 import dasim
@@ -16,8 +18,14 @@ from dasim.covariance import DiagonalCovariance
 from dasim.models import Lorenz63
 from dasim.priors import AbstractDenoiser, SubVPSchedule, VESchedule, VPSchedule
 from dasim.priors.store import read_header
-from dasim.priors.unet import UNet
-from dasim.trajectories import TrajectorySpec, drawer, simulated_windows, window_loss
+from dasim.priors.unet import UNet, WholeBlock
+from dasim.trajectories import (
+    TrajectorySpec,
+    drawer,
+    save_trajectory_prior,
+    simulated_windows,
+    window_loss,
+)
 from dasim.types import DataError
 
 SPEC = TrajectorySpec(8, 3, 0.1, given=2, channels=(4, 8), n_steps=4)
@@ -25,9 +33,10 @@ SMALL = [
     "window.steps=8",
     "window.given=2",
     "window.channels=[4, 8]",
+    "window.whole=5",
     "window.n_steps=4",
     "window.count=256",
-    "window.fit={n_steps: 60, batch: 32, check: 30}",
+    "window.fit={n_steps: 60, batch: 32, check: 30, optimizer: muon}",
 ]
 
 
@@ -111,6 +120,16 @@ def test_a_window_is_halved():
         UNet(10, 7, 3, (4, 8, 8), jax.random.key(0))
 
 
+def test_a_perceptron_sees_the_whole_window():
+    key, h, level = jax.random.key(0), jax.random.normal(jax.random.key(1), (4, 8)), jnp.ones(6)
+    block = WholeBlock(32, 5, 6, key)
+    np.testing.assert_array_equal(block(h, level), h)  # it starts from nothing
+    block = eqx.tree_at(lambda b: b.second, block, eqx.nn.Linear(5, 32, key=key))
+    moved = block(h.at[3].add(1.0), level) - block(h, level)
+    assert (jnp.abs(moved[0]) > 1e-4).all()
+    assert UNet(8, 7, 3, (4, 8), key, 5).whole and UNet(8, 7, 3, (4, 8), key).whole is None
+
+
 def test_schedules_are_those_of_their_equations():
     for schedule, level in (
         (VPSchedule(), lambda a, b: b / a),
@@ -135,6 +154,19 @@ def test_a_trained_prior_carries_its_config(trained):
     assert prior.shape == (8, 3) and prior.n_steps == 4
     with pytest.raises(DataError, match="prior of trajectories; a filter takes one of a trans"):
         dasim.load_prior(trained, (3,), 0.1)
+
+
+def test_a_file_holds_the_network_in_half_precision(tmp_path):
+    prior, path = SPEC.build(jax.random.key(0)), tmp_path / "p.safetensors"
+    save_trajectory_prior(path, prior, SPEC, {})
+    again, _ = dasim.load_prior(path)
+    arrays = (jax.tree.leaves(eqx.filter(p.denoiser, eqx.is_array)) for p in (prior, again))
+    for before, after in zip(*arrays, strict=True):
+        assert after.dtype == before.dtype
+        np.testing.assert_allclose(after, before, rtol=2**-11, atol=1e-7)
+    stored = parse_arrays(path.read_bytes())
+    assert {a.dtype.name for k, a in stored.items() if "network" in k} == {"float16"}
+    assert {a.dtype.name for k, a in stored.items() if "network" not in k} == {"float32"}
 
 
 def test_sampling_writes_netcdf_and_a_figure(trained, tmp_path):

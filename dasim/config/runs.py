@@ -158,6 +158,7 @@ class Fit(Section):
     ema: float = Field(0.998, ge=0, lt=1)
     check: PositiveInt = 250
     patience: PositiveInt = 20
+    optimizer: Literal["adamw", "muon"] = "adamw"
 
 
 class Window(Section):
@@ -166,6 +167,7 @@ class Window(Section):
     steps: int = Field(60, ge=2)
     given: PositiveInt = Field(3, description="first states that the prior may be told")
     channels: tuple[PositiveInt, ...] = Field((32, 64, 64), min_length=1)
+    whole: int = Field(0, ge=0, description="width of the perceptron on all steps at once")
     n_steps: PositiveInt = Field(20, description="network calls of a draw")
     count: PositiveInt = Field(32768, description="simulated windows to train on")
     start: PositiveFloat = Field(1.0, description="factor on the model's random first states")

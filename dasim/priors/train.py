@@ -11,13 +11,15 @@ counts alike.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 from jaxtyping import Array, Float
 
 from dasim.covariance import AbstractCovariance
@@ -34,7 +36,9 @@ class FitSettings(NamedTuple):
 
     `n_steps` gradient steps of `batch` pairs; cosine decay from `learning_rate` after a short
     warm-up; averaged weights with `ema` a step; a look at the held-out loss every `check`
-    steps, and a stop after `patience` looks without a better one.
+    steps, and a stop after `patience` looks without a better one. The `optimizer` is "adamw", or
+    "muon" (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon), which makes the steps
+    of all matrices orthogonal, of AdamW's size (Liu et al. 2025, arXiv 2502.16982, eq. 4).
     """
 
     n_steps: int = 5000
@@ -44,6 +48,7 @@ class FitSettings(NamedTuple):
     ema: float = 0.998
     check: int = 250
     patience: int = 20
+    optimizer: Literal["adamw", "muon"] = "adamw"
 
 
 class FitResult(NamedTuple):
@@ -135,8 +140,10 @@ def fit(
     rate = optax.warmup_cosine_decay_schedule(
         0.0, settings.learning_rate, warmup, settings.n_steps, 0.01 * settings.learning_rate
     )
+    steps = partial(optax.contrib.muon, consistent_rms=0.2)
+    steps = steps if settings.optimizer == "muon" else optax.adamw
     optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=settings.weight_decay)
+        optax.clip_by_global_norm(1.0), steps(rate, weight_decay=settings.weight_decay)
     )
 
     def step(carry, i, draw, fixed):

@@ -2,6 +2,8 @@ r"""A U-Net over the steps of a trajectory.
 
 As the score networks of Song et al. (2021, arXiv 2011.13456) in one dimension: residual blocks at
 coarser and coarser steps and back, self-attention at the coarsest, the noise level everywhere.
+A perceptron sees all of the coarsest steps at once: where there is much noise, what is known of a
+window is spread over its whole length.
 """
 
 import equinox as eqx
@@ -46,6 +48,25 @@ class ResidualBlock(eqx.Module):
         return h + _convolved(self.second, inner)
 
 
+class WholeBlock(eqx.Module):
+    """A perceptron of one layer on all steps at once, scaled and shifted by the noise level."""
+
+    first: eqx.nn.Linear
+    second: eqx.nn.Linear
+    film: eqx.nn.Linear
+
+    def __init__(self, size: int, width: int, embedding: int, key: Key):
+        a, b, c = jax.random.split(key, 3)
+        self.first = eqx.nn.Linear(size, width, key=a)
+        self.second = zero_layer(eqx.nn.Linear(width, size, key=b))
+        self.film = eqx.nn.Linear(embedding, 2 * width, key=c)
+
+    def __call__(self, h: Float[Array, "t c"], level: Float[Array, " e"]) -> Float[Array, "t c"]:
+        scale, shift = jnp.split(self.film(level), 2)
+        inner = self.first(_normalized(h).reshape(-1)) * (1 + scale) + shift
+        return h + self.second(jax.nn.silu(inner)).reshape(h.shape)
+
+
 class UNet(eqx.Module):
     """From channels at each step, and a noise level, to channels at each step.
 
@@ -53,6 +74,7 @@ class UNet(eqx.Module):
 
     Attributes:
         channels: at each resolution, the finest first.
+        whole: the perceptron on all steps; None where its width is zero.
     """
 
     embed: eqx.nn.MLP
@@ -60,6 +82,7 @@ class UNet(eqx.Module):
     down: list[ResidualBlock]
     coarsen: list[eqx.nn.Linear]
     middle: list[ResidualBlock]
+    whole: WholeBlock | None
     attention: eqx.nn.MultiheadAttention
     place: Float[Array, "t c"]
     refine: list[eqx.nn.Linear]
@@ -67,7 +90,15 @@ class UNet(eqx.Module):
     last: eqx.nn.Linear
     channels: tuple[int, ...] = eqx.field(static=True)
 
-    def __init__(self, steps: int, inputs: int, outputs: int, channels: tuple[int, ...], key: Key):
+    def __init__(
+        self,
+        steps: int,
+        inputs: int,
+        outputs: int,
+        channels: tuple[int, ...],
+        key: Key,
+        whole: int = 0,
+    ):
         """Raises ValueError for steps that cannot be halved as often as the channels ask."""
         halvings = len(channels) - 1
         if steps % 2**halvings:
@@ -76,7 +107,7 @@ class UNet(eqx.Module):
                 f"channel number after the first: take a multiple of {2**halvings}"
             )
         keys = iter(jax.random.split(key, 8 * len(channels) + 8))
-        width, coarsest = 2 * channels[0], channels[-1]
+        width, coarsest, left = 2 * channels[0], channels[-1], steps // 2**halvings
         pairs = list(zip(channels[:-1], channels[1:], strict=True))
         self.embed = eqx.nn.MLP(2 * LEVELS, width, width, 1, jax.nn.silu, key=next(keys))
         self.lift = eqx.nn.Linear(3 * inputs, channels[0], key=next(keys))
@@ -84,10 +115,12 @@ class UNet(eqx.Module):
         self.coarsen = [eqx.nn.Linear(2 * a, b, key=next(keys)) for a, b in pairs]
         self.middle = [ResidualBlock(coarsest, width, next(keys)) for _ in range(2)]
         self.attention = eqx.nn.MultiheadAttention(4, coarsest, key=next(keys))
-        self.place = 0.1 * jax.random.normal(next(keys), (steps // 2**halvings, coarsest))
+        self.place = 0.1 * jax.random.normal(next(keys), (left, coarsest))
         self.refine = [eqx.nn.Linear(b + 2 * a, 2 * a, key=next(keys)) for a, b in pairs]
         self.up = [ResidualBlock(c, width, next(keys)) for c in channels[:-1]]
         self.last = zero_layer(eqx.nn.Linear(channels[0], outputs, key=next(keys)))
+        size = left * coarsest
+        self.whole = WholeBlock(size, whole, width, next(keys)) if whole else None
         self.channels = channels
 
     def __call__(
@@ -103,6 +136,7 @@ class UNet(eqx.Module):
             skipped.append(pairs)
             h = jax.vmap(coarsen)(pairs)
         h = self.middle[0](h, embedded)
+        h = h if self.whole is None else self.whole(h, embedded)
         at = _normalized(h) + self.place
         h = self.middle[1](h + self.attention(at, at, at), embedded)
         for block, refine, pairs in reversed(list(zip(self.up, self.refine, skipped, strict=True))):
