@@ -203,7 +203,7 @@ def save_trajectory_prior(path: Path, prior: DiffusionPrior, spec: TrajectorySpe
     network = jax.tree.map(
         lambda a: a.astype(jnp.float16), eqx.filter(prior.denoiser.network, eqx.is_array)
     )
-    prior = eqx.tree_at(lambda p: p.denoiser.network, eqx.filter(prior, eqx.is_array), network)
+    prior = eqx.tree_at(lambda p: p.denoiser.network, prior, network)
     save_arrays(path, prior, {"format": FORMAT, "spec": asdict(spec), **header})
 
 

@@ -22,13 +22,9 @@ from dasim.models import (
 from dasim.transitions import ModelTransition, simulate
 from dasim.types import Observations
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 RNG = np.random.default_rng(0)
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    with jax.enable_x64(True):
-        yield
 
 
 def tendency(model, x):

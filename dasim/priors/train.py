@@ -29,6 +29,7 @@ from dasim.priors.store import load_arrays, save_arrays
 from dasim.types import DasimError, Key
 
 Batch = tuple[Float[Array, "batch *cond"], Float[Array, "batch n"]]
+OPTIMIZERS = {"adamw": optax.adamw, "muon": partial(optax.contrib.muon, consistent_rms=0.2)}
 
 
 class FitSettings(NamedTuple):
@@ -140,10 +141,9 @@ def fit(
     rate = optax.warmup_cosine_decay_schedule(
         0.0, settings.learning_rate, warmup, settings.n_steps, 0.01 * settings.learning_rate
     )
-    steps = partial(optax.contrib.muon, consistent_rms=0.2)
-    steps = steps if settings.optimizer == "muon" else optax.adamw
     optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0), steps(rate, weight_decay=settings.weight_decay)
+        optax.clip_by_global_norm(1.0),
+        OPTIMIZERS[settings.optimizer](rate, weight_decay=settings.weight_decay),
     )
 
     def step(carry, i, draw, fixed):

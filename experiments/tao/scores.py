@@ -38,24 +38,14 @@ def period(months, span) -> np.ndarray:
     return np.arange(at[0] - LEAD_IN, at[-1] + 1)
 
 
-def index_scores(forecasts, nino, months) -> dict:
-    """Of the index's forecasts, against the field's own."""
+def index_scores(forecasts, nino, months, rng) -> dict:
+    """Of the index's forecasts, against the field's own, which has no error."""
     table = {}
     for lead in LEADS[1:]:
         start = np.arange(LEAD_IN - lead, len(months) - lead)
-        truth = nino[months[start] + lead]
-        members = forecasts[start, lead - 1]
-        away = members.mean(1) - truth
-        crps = scoringrules.crps_ensemble(truth, members, 1, estimator="fair")
-        rmse = float(np.sqrt(np.mean(away**2)))
-        low, high = np.quantile(members, [0.05, 0.95], axis=1)
-        table[f"Nino 3.4, {lead}"] = {
-            "rmse": rmse,
-            "crps": float(crps.mean()),
-            "spread_ratio": float(np.sqrt(members.var(1, ddof=1).mean())) / rmse,
-            "coverage_90": float(np.mean((low <= truth) & (truth <= high))),
-            "n": len(truth),
-        }
+        truth = nino[months[start] + lead][:, None]
+        members = forecasts[start, lead - 1][..., None]
+        table[f"Nino 3.4, {lead}"] = score(members, truth, np.zeros((len(start), 1, 1)), rng)
     return table
 
 
@@ -75,7 +65,7 @@ def all_scores(found, moorings, nino, months, error) -> dict:
         members = later[start, lead - 1]
         later_truth = truth[months[start] + lead]
         table[f"forecast {lead}"] = score(members, later_truth, error[start], rng)
-    table |= index_scores(found[-1], nino, months)
+    table |= index_scores(found[-1], nino, months, rng)
     table["scale"] = [round(float(v), 2) for v in scale[counts, 0]]
     return table
 
