@@ -134,7 +134,9 @@ def train(
         checkpoint = path.with_suffix(".training")
         _begin(checkpoint, resume, f"{checkpoint}: no training to go on with")
         with bars_of_progress() as bars:
-            stages = ("mean", "residual") if settings.window is None else ("window",)
+            window, stages = settings.window, ("mean", "residual")
+            if window is not None:
+                stages = ("window",) if window.autoguidance is None else ("window", "weaker")
             tasks = {s: bars.add_task(s, total=None, note="") for s in stages}
 
             def report(stage, step, steps, training, held_out):

@@ -19,6 +19,7 @@ from dasim.priors.train import FitSettings
 from dasim.problems import find_prior, system_transition
 from dasim.trained import NetworkSpec, PriorSpec, load_prior, save_prior, train_transition
 from dasim.trajectories import (
+    AutoguidanceSpec,
     TrajectorySpec,
     save_trajectory_prior,
     simulated_windows,
@@ -102,8 +103,13 @@ def _train_window(settings: schema.Train, path: Path, checkpoint, report, key) -
             f"window: states of shape {transition.shape}; a prior of trajectories takes vectors"
         )
     (size,) = transition.shape
+    guide = window.autoguidance
     spec = TrajectorySpec(
-        state=size, interval=transition.interval, schedule=settings.schedule, **sizes
+        state=size,
+        interval=transition.interval,
+        schedule=settings.schedule,
+        autoguidance=None if guide is None else AutoguidanceSpec(**guide.model_dump()),
+        **sizes,
     )
 
     try:

@@ -15,9 +15,9 @@ from dasim.priors.denoisers import AbstractDenoiser
 from dasim.priors.prior import DiffusionPrior
 from dasim.priors.schedules import AbstractSchedule, SubVPSchedule, VESchedule, VPSchedule
 from dasim.priors.store import load_arrays, save_arrays
-from dasim.priors.train import FitSettings, fit, levels_and_noise, residual_loss
+from dasim.priors.train import FitResult, FitSettings, fit, levels_and_noise, residual_loss
 from dasim.priors.unet import UNet
-from dasim.priors.windows import WindowDenoiser
+from dasim.priors.windows import Autoguidance, WindowDenoiser
 from dasim.transitions import ModelTransition
 from dasim.types import Key
 
@@ -36,6 +36,23 @@ Windows = Float[Array, "window steps *state"]
 
 
 @dataclass(frozen=True)
+class AutoguidanceSpec:
+    """The weaker network of a trajectory prior; see `dasim.priors.windows.Autoguidance`.
+
+    Attributes:
+        channels: of its U-Net, at each resolution.
+        n_steps: gradient steps of its training.
+        strength, low, high: how far, and between which noise levels, draws are moved away from it.
+    """
+
+    channels: tuple[int, ...] = (16, 16, 16)
+    n_steps: int = 4000
+    strength: float = 0.3
+    low: float = 1.0
+    high: float = 12.0
+
+
+@dataclass(frozen=True)
 class TrajectorySpec:
     """All that is needed to make a trajectory prior's arrays anew before they are filled.
 
@@ -48,6 +65,7 @@ class TrajectorySpec:
         whole: width of its perceptron on all steps at once; none where zero.
         schedule: "ve", "vp" or "sub-vp".
         n_steps: network calls of a draw.
+        autoguidance: the weaker network; None for a prior without.
     """
 
     steps: int
@@ -58,6 +76,7 @@ class TrajectorySpec:
     whole: int = 0
     schedule: Literal["ve", "vp", "sub-vp"] = "ve"
     n_steps: int = 20
+    autoguidance: AutoguidanceSpec | None = None
 
     def build(self, key: Key) -> DiffusionPrior:
         """An untrained prior.
@@ -68,9 +87,14 @@ class TrajectorySpec:
         """
         if not 0 < self.given < self.steps:
             raise ValueError(f"given is {self.given}, expected 1 to {self.steps - 1} states")
-        d = self.state
+        d, guide = self.state, self.autoguidance
         network = UNet(self.steps, 2 * d + 1, d, tuple(self.channels), key, self.whole)
-        denoiser = WindowDenoiser(jnp.zeros(d), jnp.ones(d), network, self.steps, self.given)
+        if guide is not None:
+            weaker = UNet(
+                self.steps, 2 * d + 1, d, tuple(guide.channels), jax.random.fold_in(key, 1)
+            )
+            guide = Autoguidance(weaker, guide.strength, guide.low, guide.high)
+        denoiser = WindowDenoiser(jnp.zeros(d), jnp.ones(d), network, self.steps, self.given, guide)
         return DiffusionPrior(denoiser, (self.steps, d), SCHEDULES[self.schedule], self.n_steps)
 
 
@@ -180,30 +204,47 @@ def train_trajectory_prior(
         prior.denoiser,
         (training.mean((0, 1)), training.std((0, 1))),
     )
-    fitted = fit(
-        denoiser,
-        lambda d, batch, k: window_loss(d, prior.schedule, batch, k),
-        drawer(training, spec.given, OTHERS),
-        held_out,
-        fit_key,
-        settings,
-        lambda d: d.network,
-        None if checkpoint is None else Path(checkpoint) / "window.safetensors",
-        None if report is None else lambda i, a, b: report("window", i, settings.n_steps, a, b),
-    )
-    figures = {"denoising_loss": fitted.loss, "steps": fitted.steps, "windows": bank}
-    return eqx.tree_at(lambda p: p.denoiser, prior, fitted.model), figures
+
+    def fitted(stage: str, network: UNet, settings: FitSettings, key: Key) -> FitResult:
+        return fit(
+            eqx.tree_at(
+                lambda d: (d.network, d.autoguidance),
+                denoiser,
+                (network, None),
+                is_leaf=lambda a: a is None,
+            ),
+            lambda d, batch, k: window_loss(d, prior.schedule, batch, k),
+            drawer(training, spec.given, OTHERS),
+            held_out,
+            key,
+            settings,
+            lambda d: d.network,
+            None if checkpoint is None else Path(checkpoint) / f"{stage}.safetensors",
+            None if report is None else lambda i, a, b: report(stage, i, settings.n_steps, a, b),
+        )
+
+    found = fitted("window", denoiser.network, settings, fit_key)
+    figures = {"denoising_loss": found.loss, "steps": found.steps, "windows": bank}
+    denoiser = eqx.tree_at(lambda d: d.network, denoiser, found.model.network)
+    if spec.autoguidance is not None:
+        less = settings._replace(n_steps=spec.autoguidance.n_steps)
+        weaker = denoiser.autoguidance.network
+        found = fitted("weaker", weaker, less, jax.random.fold_in(fit_key, 1))
+        figures["weaker_denoising_loss"] = found.loss
+        denoiser = eqx.tree_at(lambda d: d.autoguidance.network, denoiser, found.model.network)
+    return eqx.tree_at(lambda p: p.denoiser, prior, denoiser), figures
 
 
 def save_trajectory_prior(path: Path, prior: DiffusionPrior, spec: TrajectorySpec, header: dict):
     """Write a trained prior with its `spec` and whatever else `header` says.
 
-    The network's weights are rounded to half precision.
+    The weights of networks are rounded to half precision.
     """
-    network = jax.tree.map(
-        lambda a: a.astype(jnp.float16), eqx.filter(prior.denoiser.network, eqx.is_array)
-    )
-    prior = eqx.tree_at(lambda p: p.denoiser.network, prior, network)
+    networks = lambda p: [
+        n for n in jax.tree.leaves(p, is_leaf=lambda n: isinstance(n, UNet)) if isinstance(n, UNet)
+    ]
+    half = jax.tree.map(lambda a: a.astype(jnp.float16), eqx.filter(networks(prior), eqx.is_array))
+    prior = eqx.tree_at(networks, prior, half)
     save_arrays(path, prior, {"format": FORMAT, "spec": asdict(spec), **header})
 
 
@@ -214,5 +255,10 @@ def load_trajectory_prior(path: Path, header: dict) -> DiffusionPrior:
         DataError: the file is broken.
     """
     fields = dict(header["spec"])
-    spec = TrajectorySpec(**(fields | {"channels": tuple(fields["channels"])}))
+    fields["channels"] = tuple(fields["channels"])
+    guide = fields.get("autoguidance")
+    if guide is not None:
+        channels = tuple(guide["channels"])
+        fields["autoguidance"] = AutoguidanceSpec(**(guide | {"channels": channels}))
+    spec = TrajectorySpec(**fields)
     return load_arrays(path, spec.build(jax.random.key(0)))[0]

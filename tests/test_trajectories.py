@@ -1,6 +1,7 @@
 """Priors of trajectories: windows, network, training, files and commands."""
 
 import json
+from dataclasses import replace
 
 import equinox as eqx
 import jax
@@ -20,6 +21,7 @@ from dasim.priors import AbstractDenoiser, SubVPSchedule, VESchedule, VPSchedule
 from dasim.priors.store import read_header
 from dasim.priors.unet import UNet, WholeBlock
 from dasim.trajectories import (
+    AutoguidanceSpec,
     TrajectorySpec,
     drawer,
     save_trajectory_prior,
@@ -37,6 +39,7 @@ SMALL = [
     "window.n_steps=4",
     "window.count=256",
     "window.fit={n_steps: 60, batch: 32, check: 30, optimizer: muon}",
+    "window.autoguidance={channels: [4], n_steps: 30, strength: 0.5, low: 0.5, high: 8}",
 ]
 
 
@@ -48,6 +51,7 @@ def trained(tmp_path_factory):
     result = CliRunner().invoke(app, ["train", "lorenz63-window", "--out", str(path), *options])
     assert result.exit_code == 0, result.output
     assert "denoising loss" in result.output and "window: step 60 of 60" in result.output
+    assert "weaker: step 30 of 30" in result.output
     return path
 
 
@@ -130,6 +134,21 @@ def test_a_perceptron_sees_the_whole_window():
     assert UNet(8, 7, 3, (4, 8), key, 5).whole and UNet(8, 7, 3, (4, 8), key).whole is None
 
 
+def test_autoguidance_moves_away_from_a_weaker_network():
+    guide = AutoguidanceSpec((4,), strength=0.5, low=1.0, high=16.0)
+    denoiser = replace(SPEC, autoguidance=guide).build(jax.random.key(0)).denoiser
+    heads = lambda d: (d.network.last.bias, d.autoguidance.network.last.bias)
+    moved = eqx.tree_at(heads, denoiser, (jnp.full(3, 2.0), jnp.full(3, 1.0)))
+    v, s = jnp.ones(24), jnp.asarray(4.0)
+    weight = 0.5 / ((1 + 0.25**4) * (1 + 0.25**4))
+    np.testing.assert_allclose(moved.correction(v, s), 2 + weight, rtol=1e-6)
+    # none where the two agree, nor far from the levels
+    alike = eqx.tree_at(heads, denoiser, (jnp.full(3, 2.0), jnp.full(3, 2.0)))
+    np.testing.assert_allclose(alike.correction(v, s), 2, rtol=1e-6)
+    for far in (0.05, 320.0):
+        np.testing.assert_allclose(moved.correction(v, jnp.asarray(far)), 2, rtol=1e-4)
+
+
 def test_schedules_are_those_of_their_equations():
     for schedule, level in (
         (VPSchedule(), lambda a, b: b / a),
@@ -146,19 +165,25 @@ def test_a_trained_prior_carries_its_config(trained):
     header = read_header(trained)
     assert header["config"]["window"]["channels"] == [4, 8]
     assert "mean" not in header["config"]
-    assert 0 < header["held_out"]["denoising_loss"] < 1.1
+    figures = header["held_out"]
+    assert 0 < figures["denoising_loss"] < figures["weaker_denoising_loss"] < 1.1
     assert "windows of 8 states of simulated lorenz63" in header["data"]["description"]
     again = schema.Train.model_validate(header["config"])
     assert again.window.steps == 8
     prior, _ = dasim.load_prior(trained)
     assert prior.shape == (8, 3) and prior.n_steps == 4
+    guide, own = prior.denoiser.autoguidance, prior.denoiser.network
+    assert guide.strength == 0.5 and guide.network.channels == (4,)
+    # trained as well: its last layer starts from zero
+    assert guide.network.last.weight.any() and own.last.weight.any()
     with pytest.raises(DataError, match="prior of trajectories; a filter takes one of a trans"):
         dasim.load_prior(trained, (3,), 0.1)
 
 
 def test_a_file_holds_the_network_in_half_precision(tmp_path):
-    prior, path = SPEC.build(jax.random.key(0)), tmp_path / "p.safetensors"
-    save_trajectory_prior(path, prior, SPEC, {})
+    spec, path = replace(SPEC, autoguidance=AutoguidanceSpec((4,))), tmp_path / "p.safetensors"
+    prior = spec.build(jax.random.key(0))
+    save_trajectory_prior(path, prior, spec, {})
     again, _ = dasim.load_prior(path)
     arrays = (jax.tree.leaves(eqx.filter(p.denoiser, eqx.is_array)) for p in (prior, again))
     for before, after in zip(*arrays, strict=True):

@@ -161,6 +161,16 @@ class Fit(Section):
     optimizer: Literal["adamw", "muon"] = "adamw"
 
 
+class Autoguidance(Section):
+    """A weaker network of the same windows; see `dasim.priors.windows.Autoguidance`."""
+
+    channels: tuple[PositiveInt, ...] = Field((16, 16, 16), min_length=1)
+    n_steps: PositiveInt = Field(4000, description="gradient steps of its training")
+    strength: PositiveFloat = 0.3
+    low: PositiveFloat = Field(1.0, description="noise levels between which draws are moved")
+    high: PositiveFloat = 12.0
+
+
 class Window(Section):
     """A prior of trajectories; see `dasim.trajectories`."""
 
@@ -173,6 +183,7 @@ class Window(Section):
     start: PositiveFloat = Field(1.0, description="factor on the model's random first states")
     spin_up: float | None = Field(None, ge=0, description="time from those to a window's first")
     fit: Fit = Fit()
+    autoguidance: Autoguidance | None = None
 
 
 class Operator(Section):
