@@ -133,6 +133,53 @@ def forecasts(results: dict) -> list[str]:
     return lines
 
 
+def cycling(_: dict) -> list[str]:
+    """Brier skill by seed, the other scores their means."""
+    seeds = list(json.loads((HERE / "cycling.json").read_text()).values())
+    lines = head(
+        "event", "method", "Brier", "skill", "of each seed", "reliability", "resolution",
+        "ROC area", "came",
+    )  # fmt: skip
+    for event, methods in seeds[0]["events"].items():
+        for method in methods:
+            rows = [s["events"][event][method] for s in seeds]
+            mean = {k: sum(r[k] for r in rows) / len(rows) for k in rows[0]}
+            each = ", ".join(f"{r['brier_skill']:.2f}" for r in rows)
+            lines.append(
+                f"| {event} | {method} | {mean['brier']:.3f} | {mean['brier_skill']:.3f} "
+                f"| {each} | {mean['reliability']:.3f} | {mean['resolution']:.3f} "
+                f"| {mean['roc_area']:.3f} | {mean['base_rate']:.3f} |"
+            )
+    return lines
+
+
+def analyses(_: dict) -> list[str]:
+    """Scores of the analyses behind the events, means over the seeds."""
+    seeds = list(json.loads((HERE / "cycling.json").read_text()).values())
+    lines = head("method", "CRPS", "RMSE", "spread / RMSE", "90 % coverage")
+    for method in seeds[0]["analyses"]:
+        rows = [s["analyses"][method] for s in seeds]
+        crps, rmse, spread, coverage = (
+            sum(r[k] for r in rows) / len(rows) for k in ("crps", "rmse", "spread", "coverage_90")
+        )
+        lines.append(
+            f"| {method} | {crps:.3f} | {rmse:.3f} | {spread / rmse:.2f} | {coverage:.3f} |"
+        )
+    return lines
+
+
+def strengths(results: dict) -> list[str]:
+    """Of autoguidance: what draws are like at each."""
+    lines = head(
+        "system", "strength", *("0.1", "0.01", "0.001", "0.0001"), "of the paper", "distance"
+    )
+    for name, r in results.items():
+        for strength, x in r.get("strengths", {}).items():
+            shares = " | ".join(f"{x[k]:.3g}" for k in ("0.1", "0.01", "0.001", "0.0001", "event"))
+            lines.append(f"| {name} | {strength} | {shares} | {x['distance']:.4f} |")
+    return lines
+
+
 def figure(results: dict):
     names = [n for n in results if n != "gaussian"]
     fig = Figure((3.4 * len(names), 3.3), layout="constrained")
@@ -169,7 +216,10 @@ def figure(results: dict):
 
 def write(results: dict):
     """README.md between its marks."""
-    kinds = gaussian, systems, draws, likelihoods, climates, descents, forecasts
+    kinds = (
+        gaussian, systems, strengths, draws, likelihoods, climates, descents, forecasts, cycling,
+        analyses,
+    )  # fmt: skip
     page = HERE / "README.md"
     text = page.read_text()
     for kind in kinds:
