@@ -134,14 +134,13 @@ def train(
         checkpoint = path.with_suffix(".training")
         _begin(checkpoint, resume, f"{checkpoint}: no training to go on with")
         with bars_of_progress() as bars:
-            window, stages = settings.window, ("mean", "residual")
-            if window is not None:
-                stages = ("window",) if window.autoguidance is None else ("window", "weaker")
-            tasks = {s: bars.add_task(s, total=None, note="") for s in stages}
+            tasks = {}
 
             def report(stage, step, steps, training, held_out):
+                if stage not in tasks:
+                    tasks[stage] = bars.add_task(stage, total=steps, note="")
                 note = f"loss {training:.4g}, held out {held_out:.4g}"
-                bars.update(tasks[stage], completed=step, total=steps, note=note)
+                bars.update(tasks[stage], completed=step, note=note)
                 if not console.is_terminal:  # a log shows no bars before their end
                     console.print(f"{stage}: step {step} of {steps}, {note}", highlight=False)
 

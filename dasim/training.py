@@ -19,7 +19,7 @@ from dasim.priors.train import FitSettings
 from dasim.problems import find_prior, system_transition
 from dasim.trained import NetworkSpec, PriorSpec, load_prior, save_prior, train_transition
 from dasim.trajectories import (
-    AutoguidanceSpec,
+    StepSpec,
     TrajectorySpec,
     save_trajectory_prior,
     simulated_windows,
@@ -97,19 +97,21 @@ def _header(settings: schema.Train, description: str, figures: dict) -> dict:
 
 def _train_window(settings: schema.Train, path: Path, checkpoint, report, key) -> dict:
     window, transition = settings.window, system_transition(settings.system)
-    sizes = {k: getattr(window, k) for k in ("steps", "given", "channels", "whole", "n_steps")}
+    sizes = {k: getattr(window, k) for k in ("steps", "given", "channels", "n_steps", "finest")}
     if len(transition.shape) != 1:
         raise schema.ConfigError(
             f"window: states of shape {transition.shape}; a prior of trajectories takes vectors"
         )
     (size,) = transition.shape
-    guide = window.autoguidance
+    fits, step = {"window": FitSettings(**window.fit.model_dump())}, None
+    if window.step is not None:
+        sizes_of_step = window.step.width, window.step.depth
+        step = StepSpec(*sizes_of_step, transition.model.angles, window.step.substeps)
+        fits["step"] = FitSettings(**window.step.fit.model_dump())
+        fits["error"] = FitSettings(**window.step.fit_error.model_dump())
+        fits["first"] = FitSettings(**window.step.fit_first.model_dump())
     spec = TrajectorySpec(
-        state=size,
-        interval=transition.interval,
-        schedule=settings.schedule,
-        autoguidance=None if guide is None else AutoguidanceSpec(**guide.model_dump()),
-        **sizes,
+        state=size, interval=transition.interval, schedule=settings.schedule, step=step, **sizes
     )
 
     try:
@@ -121,9 +123,8 @@ def _train_window(settings: schema.Train, path: Path, checkpoint, report, key) -
         arguments = transition.model, spec.interval, spec.steps, count, key
         return simulated_windows(*arguments, window.start, window.spin_up)
 
-    fit = FitSettings(**window.fit.model_dump())
     prior, figures = train_trajectory_prior(
-        spec, windows, window.count, fit, key, checkpoint, report
+        spec, windows, window.count, fits, key, checkpoint, report
     )
     what = f"windows of {spec.steps} states of {described(settings.system)}"
     header = _header(settings, what, figures)

@@ -1,28 +1,31 @@
 """Trained priors of trajectories: their data, specification, training and files."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from dasim.models.base import AbstractModel
-from dasim.priors.denoisers import AbstractDenoiser
+from dasim.priors.networks import MLP
 from dasim.priors.prior import DiffusionPrior
 from dasim.priors.schedules import AbstractSchedule, SubVPSchedule, VESchedule, VPSchedule
+from dasim.priors.steps import STAGES, LearnedStep, fitted_flow, pair_drawer, standardized
 from dasim.priors.store import load_arrays, save_arrays
-from dasim.priors.train import FitResult, FitSettings, fit, levels_and_noise, residual_loss
-from dasim.priors.unet import UNet
-from dasim.priors.windows import Autoguidance, WindowDenoiser
+from dasim.priors.train import FitResult, FitSettings, fit
+from dasim.priors.unet import LEVELS, UNet
+from dasim.priors.window_training import Windows, drawer, window_loss
+from dasim.priors.windows import StateDenoiser, WindowDenoiser
 from dasim.transitions import ModelTransition
 from dasim.types import Key
 
 FORMAT = "dasim-trajectory-prior-1"
 HELD_OUT = 2048
+PAIRS = 16384  # held out, for a step
+BATCH = 1024  # windows encoded at a time
 OTHERS = 2048  # windows that may be behind a noisy one, at each step of the training
 SCHEDULES: dict[str, AbstractSchedule] = {
     # a window on an attractor is thin: finer levels than those of a transition, and coarser
@@ -32,24 +35,21 @@ SCHEDULES: dict[str, AbstractSchedule] = {
     "sub-vp": SubVPSchedule(t_min=5e-3),
 }
 
-Windows = Float[Array, "window steps *state"]
-
 
 @dataclass(frozen=True)
-class AutoguidanceSpec:
-    """The weaker network of a trajectory prior; see `dasim.priors.windows.Autoguidance`.
+class StepSpec:
+    """A window as a first state and the errors of a learned step.
 
     Attributes:
-        channels: of its U-Net, at each resolution.
-        n_steps: gradient steps of its training.
-        strength, low, high: how far, and between which noise levels, draws are moved away from it.
+        width, depth: of the perceptrons, of the step and of the first state's denoiser.
+        angles: variables that are angles.
+        substeps: of a polynomial flow in place of the step's perceptron; none where zero.
     """
 
-    channels: tuple[int, ...] = (16, 16, 16)
-    n_steps: int = 4000
-    strength: float = 0.3
-    low: float = 1.0
-    high: float = 12.0
+    width: int = 64
+    depth: int = 4
+    angles: tuple[int, ...] = ()
+    substeps: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ class TrajectorySpec:
         interval: time between two states.
         given: first states that the prior may be told.
         channels: of the U-Net, at each resolution.
-        whole: width of its perceptron on all steps at once; none where zero.
         schedule: "ve", "vp" or "sub-vp".
         n_steps: network calls of a draw.
-        autoguidance: the weaker network; None for a prior without.
+        finest: lowest noise level of "ve".
+        step: by which windows are coordinates; None for the states themselves.
     """
 
     steps: int
@@ -73,10 +73,10 @@ class TrajectorySpec:
     interval: float
     given: int = 3
     channels: tuple[int, ...] = (32, 64, 64)
-    whole: int = 0
     schedule: Literal["ve", "vp", "sub-vp"] = "ve"
     n_steps: int = 20
-    autoguidance: AutoguidanceSpec | None = None
+    finest: float = 0.005
+    step: StepSpec | None = None
 
     def build(self, key: Key) -> DiffusionPrior:
         """An untrained prior.
@@ -87,15 +87,22 @@ class TrajectorySpec:
         """
         if not 0 < self.given < self.steps:
             raise ValueError(f"given is {self.given}, expected 1 to {self.steps - 1} states")
-        d, guide = self.state, self.autoguidance
-        network = UNet(self.steps, 2 * d + 1, d, tuple(self.channels), key, self.whole)
-        if guide is not None:
-            weaker = UNet(
-                self.steps, 2 * d + 1, d, tuple(guide.channels), jax.random.fold_in(key, 1)
+        d, coordinates = self.state, ()
+        if self.step is not None:
+            own, first = jax.random.split(jax.random.fold_in(key, 1))
+            size = self.step.width, self.step.depth
+            coordinates = (
+                LearnedStep(d, self.step.angles, *size, own, self.step.substeps),
+                StateDenoiser(MLP(1, d, 2 * LEVELS, *size, first)),
             )
-            guide = Autoguidance(weaker, guide.strength, guide.low, guide.high)
-        denoiser = WindowDenoiser(jnp.zeros(d), jnp.ones(d), network, self.steps, self.given, guide)
-        return DiffusionPrior(denoiser, (self.steps, d), SCHEDULES[self.schedule], self.n_steps)
+        network = UNet(self.steps, 2 * d + 1, d, tuple(self.channels), key)
+        denoiser = WindowDenoiser(
+            jnp.zeros(d), jnp.ones(d), network, self.steps, self.given, *coordinates
+        )
+        schedule = SCHEDULES[self.schedule]
+        if isinstance(schedule, VESchedule):
+            schedule = replace(schedule, sigma_min=self.finest)
+        return DiffusionPrior(denoiser, (self.steps, d), schedule, self.n_steps)
 
 
 def simulated_windows(
@@ -128,50 +135,6 @@ def simulated_windows(
     return run(key)
 
 
-def drawer(windows: Windows, given: int, others: int = 0):
-    """A function of (key, n) to n conditions, as many flat windows, and others of their law.
-
-    Half of the conditions tell the first states.
-    """
-
-    def draw(windows, key, n):
-        pick, tell, more = jax.random.split(key, 3)
-        x = windows[jax.random.randint(pick, (n,), 0, len(windows))]
-        known = jax.random.bernoulli(tell, 0.5, (n, 1, 1))
-        known = jnp.broadcast_to(known, (n, given, 1)).astype(x.dtype)
-        cond = jnp.concatenate([x[:, :given], known], 2)
-        beside = windows[jax.random.randint(more, (others,), 0, len(windows))]
-        return cond, x.reshape(n, -1), beside.reshape(others, x[0].size)
-
-    return jax.tree_util.Partial(draw, windows)
-
-
-def window_loss(
-    denoiser: AbstractDenoiser, schedule: AbstractSchedule, batch: tuple, key: Key
-) -> Float[Array, ""]:
-    """The denoising loss, its targets averaged where many windows could be behind a noisy one.
-
-    Of a noisy window z that nothing is told of, any of the batch's other windows may be the source
-    in place of the one it was made from. The mean over all of them, weighted by the likelihood of
-    z, has the same expectation given z as that one (its mean given z and the set of them), and far
-    less variance at high levels (Xu et al. 2023, arXiv 2302.00670, eq. 5).
-    """
-    cond, x, others = batch
-    levels, noise = levels_and_noise(schedule, x, key)
-    center, cov = denoiser.mean(), denoiser.cov()
-    u, beside = (cov.whiten(a - center) for a in (x, others))
-    s = levels[:, None]
-    z = u + s * noise
-    known = cond[:, :1, -1]
-    squares = jnp.sum(z**2, 1)[:, None] - 2 * z @ beside.T + jnp.sum(beside**2, 1)
-    squares = jnp.where(known > 0, jnp.inf, squares)
-    squares = jnp.concatenate([jnp.sum((s * noise) ** 2, 1)[:, None], squares], 1)
-    weights = jax.nn.softmax(-0.5 * squares / s**2, 1)
-    source = weights[:, :1] * u + weights[:, 1:] @ beside
-    source, noise = jax.lax.stop_gradient((source, (z - source) / s))
-    return residual_loss(denoiser, cond, center + cov.sqrt(source), levels, noise)
-
-
 Report = Callable[[str, int, int, float, float], None]
 
 
@@ -179,16 +142,17 @@ def train_trajectory_prior(
     spec: TrajectorySpec,
     windows: Callable[[Key, int], Windows],
     bank: int,
-    settings: FitSettings,
+    settings: dict[str, FitSettings],
     key: Key,
     checkpoint: Path | None = None,
     report: Report | None = None,
 ) -> tuple[DiffusionPrior, dict]:
-    """Fit the denoiser of a window.
+    """Fit the step, if there is one, and the denoiser of a window.
 
     Args:
         windows: function of (key, count) to windows.
         bank: how many of them the training picks from.
+        settings: of the stages "window", and with a step "step", "error" and "first".
         checkpoint: folder for the state of an interrupted training.
         report: called with (stage, step, steps, training loss, held-out loss).
 
@@ -197,54 +161,79 @@ def train_trajectory_prior(
     """
     build_key, bank_key, held_key, tell_key, fit_key = jax.random.split(key, 5)
     prior = spec.build(build_key)
-    training = windows(bank_key, bank)
-    held_out = drawer(windows(held_key, HELD_OUT), spec.given)(tell_key, HELD_OUT)
+    training, held_out = windows(bank_key, bank), windows(held_key, HELD_OUT)
     denoiser = eqx.tree_at(
         lambda d: (d.center, d.scale),
         prior.denoiser,
         (training.mean((0, 1)), training.std((0, 1))),
     )
+    figures = {"windows": bank}
 
-    def fitted(stage: str, network: UNet, settings: FitSettings, key: Key) -> FitResult:
-        return fit(
-            eqx.tree_at(
-                lambda d: (d.network, d.autoguidance),
-                denoiser,
-                (network, None),
-                is_leaf=lambda a: a is None,
-            ),
-            lambda d, batch, k: window_loss(d, prior.schedule, batch, k),
-            drawer(training, spec.given, OTHERS),
-            held_out,
-            key,
-            settings,
-            lambda d: d.network,
+    def fitted(stage: str, *arguments) -> FitResult:
+        n = settings[stage].n_steps
+        found = fit(
+            *arguments,
             None if checkpoint is None else Path(checkpoint) / f"{stage}.safetensors",
-            None if report is None else lambda i, a, b: report(stage, i, settings.n_steps, a, b),
+            None if report is None else lambda i, a, b: report(stage, i, n, a, b),
         )
+        figures[f"{stage}_loss"] = found.loss
+        return found
 
-    found = fitted("window", denoiser.network, settings, fit_key)
-    figures = {"denoising_loss": found.loss, "steps": found.steps, "windows": bank}
-    denoiser = eqx.tree_at(lambda d: d.network, denoiser, found.model.network)
-    if spec.autoguidance is not None:
-        less = settings._replace(n_steps=spec.autoguidance.n_steps)
-        weaker = denoiser.autoguidance.network
-        found = fitted("weaker", weaker, less, jax.random.fold_in(fit_key, 1))
-        figures["weaker_denoising_loss"] = found.loss
-        denoiser = eqx.tree_at(lambda d: d.autoguidance.network, denoiser, found.model.network)
-    return eqx.tree_at(lambda p: p.denoiser, prior, denoiser), figures
+    if spec.step is not None:
+        step = standardized(denoiser.step, training)
+        stages = list(enumerate(STAGES, 4))
+        if spec.step.substeps:
+            step = fitted_flow(step, training[:HELD_OUT], jax.random.fold_in(fit_key, 3))
+            stages = stages[1:]
+        for number, (stage, loss, part) in stages:
+            pairs = pair_drawer(training), pair_drawer(held_out)(tell_key, PAIRS)
+            own = jax.random.fold_in(fit_key, number)
+            step = fitted(stage, step, loss, *pairs, own, settings[stage], part).model
+        denoiser = eqx.tree_at(lambda d: d.step, denoiser, step)
+    one = lambda x: denoiser.encode(x.reshape(-1))
+    encoded = jax.jit(lambda x: jax.lax.map(one, x, batch_size=BATCH))
+    # errors are nearly white: no two windows of them could be taken for one another
+    others = OTHERS if spec.step is None else 0
+    loss = lambda d, batch, k: window_loss(d, prior.schedule, batch, k)
+    if spec.step is not None:
+        starts = (encoded(x[:, :1]) for x in (training, held_out))
+        starts, held_starts = (drawer(x[:, None], x, 1, OTHERS, 0.0) for x in starts)
+        first = fitted(
+            "first",
+            denoiser.first,
+            loss,
+            starts,
+            held_starts(tell_key, HELD_OUT),
+            jax.random.fold_in(fit_key, 1),
+            settings["first"],
+            lambda d: d.network,
+        ).model
+        denoiser = eqx.tree_at(lambda d: d.first, denoiser, first)
+    training, held_out = (
+        drawer(x, encoded(x), spec.given, n) for x, n in ((training, others), (held_out, 0))
+    )
+    found = fitted(
+        "window",
+        denoiser,
+        loss,
+        training,
+        held_out(tell_key, HELD_OUT),
+        fit_key,
+        settings["window"],
+        lambda d: d.network,
+    )
+    figures |= {"denoising_loss": figures.pop("window_loss"), "steps": found.steps}
+    return eqx.tree_at(lambda p: p.denoiser, prior, found.model), figures
 
 
 def save_trajectory_prior(path: Path, prior: DiffusionPrior, spec: TrajectorySpec, header: dict):
     """Write a trained prior with its `spec` and whatever else `header` says.
 
-    The weights of networks are rounded to half precision.
+    The weights of the denoiser's network are rounded to half precision.
     """
-    networks = lambda p: [
-        n for n in jax.tree.leaves(p, is_leaf=lambda n: isinstance(n, UNet)) if isinstance(n, UNet)
-    ]
-    half = jax.tree.map(lambda a: a.astype(jnp.float16), eqx.filter(networks(prior), eqx.is_array))
-    prior = eqx.tree_at(networks, prior, half)
+    network = lambda p: p.denoiser.network
+    half = jax.tree.map(lambda a: a.astype(jnp.float16) if eqx.is_array(a) else a, network(prior))
+    prior = eqx.tree_at(network, prior, half)
     save_arrays(path, prior, {"format": FORMAT, "spec": asdict(spec), **header})
 
 
@@ -256,9 +245,7 @@ def load_trajectory_prior(path: Path, header: dict) -> DiffusionPrior:
     """
     fields = dict(header["spec"])
     fields["channels"] = tuple(fields["channels"])
-    guide = fields.get("autoguidance")
-    if guide is not None:
-        channels = tuple(guide["channels"])
-        fields["autoguidance"] = AutoguidanceSpec(**(guide | {"channels": channels}))
+    if fields.get("step") is not None:
+        fields["step"] = StepSpec(**(fields["step"] | {"angles": tuple(fields["step"]["angles"])}))
     spec = TrajectorySpec(**fields)
     return load_arrays(path, spec.build(jax.random.key(0)))[0]

@@ -19,14 +19,13 @@ from dasim.covariance import DiagonalCovariance
 from dasim.models import Lorenz63
 from dasim.priors import AbstractDenoiser, SubVPSchedule, VESchedule, VPSchedule
 from dasim.priors.store import read_header
-from dasim.priors.unet import UNet, WholeBlock
+from dasim.priors.unet import UNet
+from dasim.priors.window_training import drawer, window_loss
 from dasim.trajectories import (
-    AutoguidanceSpec,
+    StepSpec,
     TrajectorySpec,
-    drawer,
     save_trajectory_prior,
     simulated_windows,
-    window_loss,
 )
 from dasim.types import DataError
 
@@ -35,11 +34,13 @@ SMALL = [
     "window.steps=8",
     "window.given=2",
     "window.channels=[4, 8]",
-    "window.whole=5",
     "window.n_steps=4",
     "window.count=256",
     "window.fit={n_steps: 60, batch: 32, check: 30, optimizer: muon}",
-    "window.autoguidance={channels: [4], n_steps: 30, strength: 0.5, low: 0.5, high: 8}",
+    "window.step={width: 8, depth: 1}",
+    "window.step.fit={n_steps: 200, check: 100, optimizer: muon, learning_rate: 0.01}",
+    "window.step.fit_error={n_steps: 400, check: 100, optimizer: muon, learning_rate: 0.03}",
+    "window.step.fit_first={n_steps: 100, check: 50}",
 ]
 
 
@@ -51,7 +52,7 @@ def trained(tmp_path_factory):
     result = CliRunner().invoke(app, ["train", "lorenz63-window", "--out", str(path), *options])
     assert result.exit_code == 0, result.output
     assert "denoising loss" in result.output and "window: step 60 of 60" in result.output
-    assert "weaker: step 30 of 30" in result.output
+    assert "step: step 200 of 200" in result.output and "first: step 100" in result.output
     return path
 
 
@@ -69,7 +70,8 @@ def test_windows_are_of_the_model():
 
 def test_half_of_the_conditions_tell_the_first_states():
     windows = jax.random.normal(jax.random.key(1), (50, 8, 3))
-    cond, target, others = drawer(windows, 2, others=7)(jax.random.key(2), 400)
+    coordinates = windows.reshape(50, 24)
+    cond, target, others = drawer(windows, coordinates, 2, others=7)(jax.random.key(2), 400)
     assert cond.shape == (400, 2, 4) and target.shape == (400, 24) and others.shape == (7, 24)
     known = cond[:, :, 3]
     assert 0.4 < known.mean() < 0.6 and (known[:, 0] == known[:, 1]).all()
@@ -124,31 +126,6 @@ def test_a_window_is_halved():
         UNet(10, 7, 3, (4, 8, 8), jax.random.key(0))
 
 
-def test_a_perceptron_sees_the_whole_window():
-    key, h, level = jax.random.key(0), jax.random.normal(jax.random.key(1), (4, 8)), jnp.ones(6)
-    block = WholeBlock(32, 5, 6, key)
-    np.testing.assert_array_equal(block(h, level), h)  # it starts from nothing
-    block = eqx.tree_at(lambda b: b.second, block, eqx.nn.Linear(5, 32, key=key))
-    moved = block(h.at[3].add(1.0), level) - block(h, level)
-    assert (jnp.abs(moved[0]) > 1e-4).all()
-    assert UNet(8, 7, 3, (4, 8), key, 5).whole and UNet(8, 7, 3, (4, 8), key).whole is None
-
-
-def test_autoguidance_moves_away_from_a_weaker_network():
-    guide = AutoguidanceSpec((4,), strength=0.5, low=1.0, high=16.0)
-    denoiser = replace(SPEC, autoguidance=guide).build(jax.random.key(0)).denoiser
-    heads = lambda d: (d.network.last.bias, d.autoguidance.network.last.bias)
-    moved = eqx.tree_at(heads, denoiser, (jnp.full(3, 2.0), jnp.full(3, 1.0)))
-    v, s = jnp.ones(24), jnp.asarray(4.0)
-    weight = 0.5 / ((1 + 0.25**4) * (1 + 0.25**4))
-    np.testing.assert_allclose(moved.correction(v, s), 2 + weight, rtol=1e-6)
-    # none where the two agree, nor far from the levels
-    alike = eqx.tree_at(heads, denoiser, (jnp.full(3, 2.0), jnp.full(3, 2.0)))
-    np.testing.assert_allclose(alike.correction(v, s), 2, rtol=1e-6)
-    for far in (0.05, 320.0):
-        np.testing.assert_allclose(moved.correction(v, jnp.asarray(far)), 2, rtol=1e-4)
-
-
 def test_schedules_are_those_of_their_equations():
     for schedule, level in (
         (VPSchedule(), lambda a, b: b / a),
@@ -166,22 +143,23 @@ def test_a_trained_prior_carries_its_config(trained):
     assert header["config"]["window"]["channels"] == [4, 8]
     assert "mean" not in header["config"]
     figures = header["held_out"]
-    assert 0 < figures["denoising_loss"] < figures["weaker_denoising_loss"] < 1.1
+    assert 0 < figures["denoising_loss"] < 1.1
+    assert figures["step_loss"] < 0.9 and figures["first_loss"] < 1.1  # 1 for no change
     assert "windows of 8 states of simulated lorenz63" in header["data"]["description"]
     again = schema.Train.model_validate(header["config"])
     assert again.window.steps == 8
     prior, _ = dasim.load_prior(trained)
     assert prior.shape == (8, 3) and prior.n_steps == 4
-    guide, own = prior.denoiser.autoguidance, prior.denoiser.network
-    assert guide.strength == 0.5 and guide.network.channels == (4,)
-    # trained as well: its last layer starts from zero
-    assert guide.network.last.weight.any() and own.last.weight.any()
+    # all parts were trained: their last layers start from zero
+    step = prior.denoiser.step
+    for part in (prior.denoiser.network, step.mean, step.error, prior.denoiser.first.network):
+        assert part.last.weight.any()
     with pytest.raises(DataError, match="prior of trajectories; a filter takes one of a trans"):
         dasim.load_prior(trained, (3,), 0.1)
 
 
 def test_a_file_holds_the_network_in_half_precision(tmp_path):
-    spec, path = replace(SPEC, autoguidance=AutoguidanceSpec((4,))), tmp_path / "p.safetensors"
+    spec, path = replace(SPEC, step=StepSpec(8, 1, (0,))), tmp_path / "p.safetensors"
     prior = spec.build(jax.random.key(0))
     save_trajectory_prior(path, prior, spec, {})
     again, _ = dasim.load_prior(path)
@@ -190,8 +168,10 @@ def test_a_file_holds_the_network_in_half_precision(tmp_path):
         assert after.dtype == before.dtype
         np.testing.assert_allclose(after, before, rtol=2**-11, atol=1e-7)
     stored = parse_arrays(path.read_bytes())
-    assert {a.dtype.name for k, a in stored.items() if "network" in k} == {"float16"}
-    assert {a.dtype.name for k, a in stored.items() if "network" not in k} == {"float32"}
+    names = {k: ("float16" if ".denoiser.network" in k else "float32") for k in stored}
+    assert {k: a.dtype.name for k, a in stored.items()} == names  # a step needs single precision
+    assert len(set(names.values())) == 2
+    assert again.denoiser.step.angles == (0,)
 
 
 def test_sampling_writes_netcdf_and_a_figure(trained, tmp_path):

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 
 from dasim.covariance import solve_definite
 from dasim.events.base import AbstractEvent
-from dasim.priors.sampler import sample
+from dasim.priors.sampler import white_flow
 from dasim.types import Key
 
 Point = Float[Array, " n"]
@@ -54,8 +54,14 @@ class Target(eqx.Module):
     def state(self, u: Point) -> Float[Array, "..."]:
         """The draw at u, in the prior's shape."""
         denoiser = self.prior.denoiser
-        x = denoiser.mean(self.cond) + denoiser.cov(self.cond).sqrt(u)
-        return x.reshape(self.prior.shape)
+        c = denoiser.mean(self.cond) + denoiser.cov(self.cond).sqrt(u)
+        return denoiser.decode(c).reshape(self.prior.shape)
+
+    def white(self, x: Float[Array, "..."]) -> Point:
+        """u of a draw."""
+        denoiser = self.prior.denoiser
+        c = denoiser.encode(x.reshape(-1)) - denoiser.mean(self.cond)
+        return denoiser.cov(self.cond).whiten(c)
 
     def constraint(self, u: Point) -> Float[Array, " k"]:
         """c."""
@@ -180,11 +186,14 @@ def calibrated(target: Target, levels: int, key: Key, count: int = 512) -> Calib
     angles = jnp.arctan(prior.schedule.levels(levels)[:-1].astype(target.dtype))[::-1]
     draw_key, noise_key = jax.random.split(key)
 
-    def drawn(key):
-        x = sample(denoiser, prior.schedule, target.cond, key, prior.n_steps)
-        return denoiser.cov(target.cond).whiten(x - denoiser.mean(target.cond))
+    noise = jax.random.normal(draw_key, (count, target.size), target.dtype)
+    whiten = denoiser.cov(target.cond).whiten
 
-    u = jax.lax.map(drawn, jax.random.split(draw_key, count), batch_size=128)
+    def drawn(e):
+        v = white_flow(denoiser, prior.schedule, target.cond, e, prior.n_steps)
+        return whiten(v) if denoiser.colored else v
+
+    u = jax.lax.map(drawn, noise, batch_size=128)
     c = jax.vmap(target.constraint)(u)
     spread = jnp.diag(jnp.var(c, 0) + jnp.finfo(c.dtype).tiny)
 

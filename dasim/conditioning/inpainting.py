@@ -43,7 +43,8 @@ def inpainted_draws(
             that are seen with this standard deviation, in the prior's standard deviations.
 
     Raises:
-        ValueError: a shape that is not the prior's, or a prior with correlated noise.
+        ValueError: a shape that is not the prior's, a prior with correlated noise, or known
+            components of which its coordinates are not functions.
     """
     if value.shape != prior.shape or known.shape != prior.shape:
         raise ValueError(
@@ -51,13 +52,18 @@ def inpainted_draws(
         )
     if not isinstance(prior.denoiser.cov(cond), DiagonalCovariance):
         raise ValueError("inpainting needs a prior whose noise is not correlated")
-    flat = jnp.asarray(known).reshape(-1)
+    flat, denoiser = jnp.asarray(known).reshape(-1), prior.denoiser
     (where,) = jnp.nonzero(flat)
-    denoiser = prior.denoiser
-    given = jnp.where(flat, jnp.asarray(value).reshape(-1), denoiser.mean(cond))
-    u = denoiser.cov(cond).whiten(given - denoiser.mean(cond))
-    scale = denoiser.cov(cond).sqrt(jnp.ones_like(u))
-    seen = Equals(lambda x: (x.reshape(-1) / scale)[where], (given / scale)[where], 1.0)
+    rest = denoiser.decode(denoiser.mean(cond))
+    target = Target(prior, Equals(lambda x: x.reshape(-1)[:1], 0.0, 1.0), cond)
+    put = lambda rest: target.white(jnp.where(flat, jnp.asarray(value).reshape(-1), rest))
+    u = put(rest)
+    if (u != put(rest + 1.0))[where].any():
+        raise ValueError(
+            "known components must be those of the window's first states, and of all variables: "
+            "the prior's coordinates are a first state and the errors of its steps"
+        )
+    seen = Equals(lambda x: target.white(x)[where], u[where], 1.0)
     return _inpainted(Target(prior, seen, cond), u, flat, key, n, levels, repeats, width)
 
 

@@ -161,14 +161,17 @@ class Fit(Section):
     optimizer: Literal["adamw", "muon"] = "adamw"
 
 
-class Autoguidance(Section):
-    """A weaker network of the same windows; see `dasim.priors.windows.Autoguidance`."""
+class Step(Section):
+    """A window as a first state and the errors of a learned step; see `dasim.priors.steps`."""
 
-    channels: tuple[PositiveInt, ...] = Field((16, 16, 16), min_length=1)
-    n_steps: PositiveInt = Field(4000, description="gradient steps of its training")
-    strength: PositiveFloat = 0.3
-    low: PositiveFloat = Field(1.0, description="noise levels between which draws are moved")
-    high: PositiveFloat = 12.0
+    width: PositiveInt = 64
+    depth: PositiveInt = 4
+    substeps: int = Field(
+        0, ge=0, description="of a flow with a polynomial tendency in place of a perceptron"
+    )
+    fit: Fit = Fit()
+    fit_error: Fit = Fit()
+    fit_first: Fit = Fit()
 
 
 class Window(Section):
@@ -177,13 +180,15 @@ class Window(Section):
     steps: int = Field(60, ge=2)
     given: PositiveInt = Field(3, description="first states that the prior may be told")
     channels: tuple[PositiveInt, ...] = Field((32, 64, 64), min_length=1)
-    whole: int = Field(0, ge=0, description="width of the perceptron on all steps at once")
     n_steps: PositiveInt = Field(20, description="network calls of a draw")
+    finest: PositiveFloat = Field(0.005, description="lowest noise level of the schedule ve")
     count: PositiveInt = Field(32768, description="simulated windows to train on")
     start: PositiveFloat = Field(1.0, description="factor on the model's random first states")
     spin_up: float | None = Field(None, ge=0, description="time from those to a window's first")
     fit: Fit = Fit()
-    autoguidance: Autoguidance | None = None
+    step: Step | None = Field(
+        None, description="windows are coordinates by a learned step; states if left out"
+    )
 
 
 class Operator(Section):

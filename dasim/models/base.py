@@ -18,8 +18,8 @@ from dasim.types import Key, State
 class AbstractModel(eqx.Module):
     """A discrete-time dynamical system.
 
-    `linear`, `start`, `spin_up`, `coords`, `period` and `grid` have defaults, which a model with a
-    geometry or a scale of its own replaces.
+    `linear`, `start`, `spin_up`, `angles`, `coords`, `period` and `grid` have defaults, which a
+    model with a geometry or a scale of its own replaces.
 
     Attributes:
         dt: length of one step, in model time units.
@@ -50,6 +50,11 @@ class AbstractModel(eqx.Module):
     def spin_up(self) -> float:
         """Time after which a state from `start` is in the climate."""
         return 40.0
+
+    @property
+    def angles(self) -> tuple[int, ...]:
+        """Variables of the flat state that are angles, in radians; none by default."""
+        return ()
 
     @property
     def coords(self) -> np.ndarray:

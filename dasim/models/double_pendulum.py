@@ -62,3 +62,7 @@ class DoublePendulum(AbstractModel):
     @property
     def spin_up(self):
         return 0.0
+
+    @property
+    def angles(self):
+        return (0, 1)

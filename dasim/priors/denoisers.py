@@ -25,7 +25,10 @@ from dasim.priors.networks import AbstractNetwork
 
 
 class AbstractDenoiser(eqx.Module):
-    """E[x | z, cond] on flat states: a mean, a covariance, and what departs from the Gaussian."""
+    """E[x | z, cond] on flat states: a mean, a covariance, and what departs from the Gaussian.
+
+    One whose law is simpler in other coordinates denoises those: x is then `encode` of the state.
+    """
 
     @abc.abstractmethod
     def mean(self, cond) -> Float[Array, " n"]:
@@ -38,6 +41,18 @@ class AbstractDenoiser(eqx.Module):
     @abc.abstractmethod
     def correction(self, v: Float[Array, " n"], sigma, cond) -> Float[Array, " n"]:
         """F at v = C^(-1/2) (z - m) / sqrt(1 + sigma^2); zero for a Gaussian prior."""
+
+    def encode(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
+        """The coordinates that are denoised, of a flat state: the state itself by default."""
+        return x
+
+    def decode(self, c: Float[Array, " n"]) -> Float[Array, " n"]:
+        """The flat state at the coordinates c."""
+        return c
+
+    def log_det(self, x: Float[Array, " n"]) -> Float[Array, ""]:
+        """log |d encode / dx|."""
+        return jnp.zeros((), x.dtype)
 
     @property
     def colored(self) -> bool:

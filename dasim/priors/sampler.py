@@ -40,9 +40,25 @@ def flow(
     noise: Float[Array, " n"],
     n_steps: int = DEFAULT_STEPS,
 ) -> Float[Array, " n"]:
-    """The draw of x given cond that belongs to standard normal `noise`.
+    """The state given cond that belongs to standard normal `noise`.
 
     It calls the network `n_steps` times.
+    """
+    mean, cov = denoiser.mean(cond), denoiser.cov(cond)
+    v = white_flow(denoiser, schedule, cond, noise, n_steps)
+    return denoiser.decode(mean + (v if denoiser.colored else cov.sqrt(v)))
+
+
+def white_flow(
+    denoiser: AbstractDenoiser,
+    schedule: AbstractSchedule,
+    cond,
+    noise: Float[Array, " n"],
+    n_steps: int = DEFAULT_STEPS,
+) -> Float[Array, " n"]:
+    """The same in white coordinates (C^(-1/2) times the departure from the mean).
+
+    Of a denoiser of functions, the departure itself.
     """
     mean, cov = denoiser.mean(cond), denoiser.cov(cond)
     levels = schedule.levels(n_steps).astype(mean.dtype)
@@ -50,8 +66,7 @@ def flow(
     if denoiser.colored:
         v, slope_of, weights = cov.sqrt(v), denoiser.drift, angle_weights
 
-    v = integrated(lambda v, s: slope_of(v, s, cond), levels, v, weights)
-    return mean + (v if denoiser.colored else cov.sqrt(v))
+    return integrated(lambda v, s: slope_of(v, s, cond), levels, v, weights)
 
 
 def angle_weights(levels: Float[Array, " level"]) -> Float[Array, "step 2"]:
@@ -115,6 +130,6 @@ def sample(
     key: Key,
     n_steps: int = DEFAULT_STEPS,
 ) -> Float[Array, " n"]:
-    """One draw of x given cond."""
+    """One draw of the state given cond."""
     mean = denoiser.mean(cond)
     return flow(denoiser, schedule, cond, jax.random.normal(key, mean.shape, mean.dtype), n_steps)

@@ -2,8 +2,6 @@ r"""A U-Net over the steps of a trajectory.
 
 As the score networks of Song et al. (2021, arXiv 2011.13456) in one dimension: residual blocks at
 coarser and coarser steps and back, self-attention at the coarsest, the noise level everywhere.
-A perceptron sees all of the coarsest steps at once: where there is much noise, what is known of a
-window is spread over its whole length.
 """
 
 import equinox as eqx
@@ -15,6 +13,12 @@ from dasim.priors.networks import zero_layer
 from dasim.types import Key
 
 LEVELS = 16  # sines and cosines of the logarithm of the noise level
+
+
+def waves(level: Float[Array, ""]) -> Float[Array, " w"]:
+    """Sines and cosines of the logarithm of a noise level."""
+    angles = level * 2.0 ** jnp.linspace(-3, 3, LEVELS)
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
 
 
 def _convolved(layer: eqx.nn.Linear, h: Float[Array, "t c"]) -> Float[Array, "t d"]:
@@ -48,25 +52,6 @@ class ResidualBlock(eqx.Module):
         return h + _convolved(self.second, inner)
 
 
-class WholeBlock(eqx.Module):
-    """A perceptron of one layer on all steps at once, scaled and shifted by the noise level."""
-
-    first: eqx.nn.Linear
-    second: eqx.nn.Linear
-    film: eqx.nn.Linear
-
-    def __init__(self, size: int, width: int, embedding: int, key: Key):
-        a, b, c = jax.random.split(key, 3)
-        self.first = eqx.nn.Linear(size, width, key=a)
-        self.second = zero_layer(eqx.nn.Linear(width, size, key=b))
-        self.film = eqx.nn.Linear(embedding, 2 * width, key=c)
-
-    def __call__(self, h: Float[Array, "t c"], level: Float[Array, " e"]) -> Float[Array, "t c"]:
-        scale, shift = jnp.split(self.film(level), 2)
-        inner = self.first(_normalized(h).reshape(-1)) * (1 + scale) + shift
-        return h + self.second(jax.nn.silu(inner)).reshape(h.shape)
-
-
 class UNet(eqx.Module):
     """From channels at each step, and a noise level, to channels at each step.
 
@@ -74,7 +59,6 @@ class UNet(eqx.Module):
 
     Attributes:
         channels: at each resolution, the finest first.
-        whole: the perceptron on all steps; None where its width is zero.
     """
 
     embed: eqx.nn.MLP
@@ -82,7 +66,6 @@ class UNet(eqx.Module):
     down: list[ResidualBlock]
     coarsen: list[eqx.nn.Linear]
     middle: list[ResidualBlock]
-    whole: WholeBlock | None
     attention: eqx.nn.MultiheadAttention
     place: Float[Array, "t c"]
     refine: list[eqx.nn.Linear]
@@ -97,7 +80,6 @@ class UNet(eqx.Module):
         outputs: int,
         channels: tuple[int, ...],
         key: Key,
-        whole: int = 0,
     ):
         """Raises ValueError for steps that cannot be halved as often as the channels ask."""
         halvings = len(channels) - 1
@@ -119,16 +101,13 @@ class UNet(eqx.Module):
         self.refine = [eqx.nn.Linear(b + 2 * a, 2 * a, key=next(keys)) for a, b in pairs]
         self.up = [ResidualBlock(c, width, next(keys)) for c in channels[:-1]]
         self.last = zero_layer(eqx.nn.Linear(channels[0], outputs, key=next(keys)))
-        size = left * coarsest
-        self.whole = WholeBlock(size, whole, width, next(keys)) if whole else None
         self.channels = channels
 
     def __call__(
         self, fields: Float[Array, "t inputs"], level: Float[Array, ""]
     ) -> Float[Array, "t outputs"]:
         """`level` is the logarithm of the noise level."""
-        waves = level * 2.0 ** jnp.linspace(-3, 3, LEVELS)
-        embedded = jax.nn.silu(self.embed(jnp.concatenate([jnp.sin(waves), jnp.cos(waves)])))
+        embedded = jax.nn.silu(self.embed(waves(level)))
         h, skipped = _convolved(self.lift, fields), []
         for block, coarsen in zip(self.down, self.coarsen, strict=True):
             h = block(h, embedded)
@@ -136,7 +115,6 @@ class UNet(eqx.Module):
             skipped.append(pairs)
             h = jax.vmap(coarsen)(pairs)
         h = self.middle[0](h, embedded)
-        h = h if self.whole is None else self.whole(h, embedded)
         at = _normalized(h) + self.place
         h = self.middle[1](h + self.attention(at, at, at), embedded)
         for block, refine, pairs in reversed(list(zip(self.up, self.refine, skipped, strict=True))):

@@ -1,8 +1,10 @@
 r"""Priors of trajectories: windows of states at equal intervals.
 
 A window `(steps, *state)` is one vector whose noise is white over the steps, of each variable's
-own variance. The prior may be told the window's first states: they are further channels of its
-network, and whether they are known is one more (as Finzi et al. 2023, arXiv 2306.07526, sect. 3).
+own variance; with a learned step the vector is that of the window's first state and the step's
+errors (`dasim.priors.steps`). The prior may be told the window's first states: they are further
+channels of its network, and whether they are known is one more (as Finzi et al. 2023, arXiv
+2306.07526, sect. 3).
 """
 
 import equinox as eqx
@@ -11,34 +13,24 @@ from jaxtyping import Array, Float
 
 from dasim.covariance import DiagonalCovariance
 from dasim.priors.denoisers import AbstractDenoiser
-from dasim.priors.unet import UNet
+from dasim.priors.networks import MLP
+from dasim.priors.steps import LearnedStep
+from dasim.priors.unet import UNet, waves
 
 
-class Autoguidance(eqx.Module):
-    r"""A weaker network of the same windows, away from which the denoiser's own is moved.
+class StateDenoiser(AbstractDenoiser):
+    """The denoiser of a state in units of its own, by a perceptron; no condition."""
 
-    A network that does not see all that a noisy window tells of its source answers with a mean
-    over too many windows, and draws lose what is rare. A weaker one errs the same way, and more:
-    with F and F_weaker the two (Karras et al. 2024, arXiv 2406.02507, eq. 3), the denoiser uses
+    network: MLP
 
-        F + w(s) (F - F_weaker),   w(s) = strength / ((1 + (low / s)^4) (1 + (s / high)^4)),
+    def mean(self, cond=None):
+        return jnp.zeros_like(self.network.last.bias)
 
-    at the levels between `low` and `high` (Kynkaanniemi et al. 2024, arXiv 2404.07724). Where both
-    are exact it changes nothing.
+    def cov(self, cond=None):
+        return DiagonalCovariance(jnp.ones_like(self.network.last.bias))
 
-    Attributes:
-        network: F_weaker.
-        strength, low, high: of w.
-    """
-
-    network: UNet
-    strength: float = eqx.field(static=True)
-    low: float = eqx.field(static=True)
-    high: float = eqx.field(static=True)
-
-    def weight(self, sigma):
-        """w(s)."""
-        return self.strength / ((1 + (self.low / sigma) ** 4) * (1 + (sigma / self.high) ** 4))
+    def correction(self, v, sigma, cond=None):
+        return self.network(v[None], waves(jnp.log(sigma)))
 
 
 class WindowDenoiser(AbstractDenoiser):
@@ -52,7 +44,9 @@ class WindowDenoiser(AbstractDenoiser):
         network: F; fields are the noisy window, the first states, and which are known.
         steps: length of a window.
         given: how many first states it may be told.
-        autoguidance: a weaker network; None for the network alone.
+        step: by which windows are coordinates; None for the states themselves.
+        first: of the first state, of which all others follow; errors, which hardly tell of it,
+            are left out, and its law is the draws'. With a step alone.
     """
 
     center: Float[Array, " d"]
@@ -60,16 +54,31 @@ class WindowDenoiser(AbstractDenoiser):
     network: UNet
     steps: int = eqx.field(static=True)
     given: int = eqx.field(static=True)
-    autoguidance: Autoguidance | None = None
+    step: LearnedStep | None = None
+    first: StateDenoiser | None = None
+
+    def _rows(self, x: Float[Array, " n"]) -> Float[Array, "steps d"]:
+        return x.reshape(-1, len(self.center))
+
+    def encode(self, x):
+        return x if self.step is None else self.step.encode(self._rows(x)).reshape(-1)
+
+    def decode(self, c):
+        return c if self.step is None else self.step.decode(self._rows(c)).reshape(-1)
+
+    def log_det(self, x):
+        return super().log_det(x) if self.step is None else self.step.log_det(self._rows(x))
 
     def mean(self, cond=None):
-        return jnp.tile(self.center, self.steps)
+        center = self.center if self.step is None else jnp.zeros_like(self.center)
+        return jnp.tile(center, self.steps)
 
     def cov(self, cond=None):
-        return DiagonalCovariance(jnp.tile(self.scale**2, self.steps))
+        scale = self.scale if self.step is None else jnp.ones_like(self.scale)
+        return DiagonalCovariance(jnp.tile(scale**2, self.steps))
 
     def told(self, cond, dtype) -> Float[Array, "steps d_plus_1"]:
-        """The first states as channels.
+        """The first states as channels, in white coordinates.
 
         Raises:
             ValueError: another number of states or variables than the prior was trained with.
@@ -85,14 +94,18 @@ class WindowDenoiser(AbstractDenoiser):
                 f"{self.given} states, {(self.given, d)}"
             )
         known = cond[:, d:] if cond.shape[1] > d else jnp.ones((self.given, 1), dtype)
-        first = (cond[:, :d] - self.center) / self.scale * known
-        return channels.at[: self.given].set(jnp.concatenate([first, known], 1))
+        if self.step is None:
+            first = (cond[:, :d] - self.center) / self.scale
+        else:
+            first = self.step.encode(cond[:, :d])
+        return channels.at[: self.given].set(jnp.concatenate([first * known, known], 1))
 
     def correction(self, v, sigma, cond=None):
-        told = self.told(cond, v.dtype)
-        fields = jnp.concatenate([v.reshape(self.steps, -1), told], 1)
-        out, guide = self.network(fields, jnp.log(sigma)), self.autoguidance
-        if guide is not None:
-            weaker = guide.network(fields, jnp.log(sigma))
-            out = out + guide.weight(sigma) * (out - weaker)
-        return out.reshape(-1)
+        told, v = self.told(cond, v.dtype), self._rows(v)
+        out = self.network(jnp.concatenate([v, told], 1), jnp.log(sigma))
+        if self.first is not None:
+            out = out.at[0].set(self.first.correction(v[0], sigma))
+        # of what is known, the denoiser is exact: E[u | z] = u
+        known = told[:, -1:] > 0
+        exact = (told[:, :-1] * jnp.sqrt(1 + sigma**2) - v) / sigma
+        return jnp.where(known, exact, out).reshape(-1)
