@@ -35,6 +35,9 @@ def _print_files(files: list[Path]):
 def sample(
     prior: Prior,
     event: Event = None,
+    method: Annotated[
+        str, typer.Option(help="smc, splitting, noise-splitting or score, of draws given an event.")
+    ] = "smc",
     n: Annotated[int, typer.Option(min=1, help="How many draws.")] = 500,
     given: Given = None,
     levels: Levels = 64,
@@ -47,7 +50,7 @@ def sample(
     try:
         asked = sampling.ask(prior, event, given)
         folder = out or Path("runs") / f"{asked.name}-sample"
-        files = sampling.sample(asked, n, seed, levels, folder)
+        files = sampling.sample(asked, method, n, seed, levels, folder)
     except DasimError as error:
         fail(error)
     _print_files(files)

@@ -92,11 +92,12 @@ def _known(path: Path) -> jax.Array:
     return jnp.asarray(values, jnp.float32)
 
 
-def sample(asked: Asked, n: int, seed: int, levels: int, folder: Path) -> list[Path]:
+def sample(asked: Asked, method: str, n: int, seed: int, levels: int, folder: Path) -> list[Path]:
     """Draws, written as `samples.nc` and `samples.png`; the files.
 
     Raises:
-        DasimError: a folder that cannot be written, or an event that no draw meets.
+        DasimError: a folder that cannot be written, an unknown method, or an event that no draw
+            meets.
     """
     prior, key = asked.prior, jax.random.key(seed)
     with writing(folder):
@@ -105,8 +106,8 @@ def sample(asked: Asked, n: int, seed: int, levels: int, folder: Path) -> list[P
         x = _plain(prior, asked.cond, jax.random.split(key, n))
     else:
         try:
-            x = conditional_draws(prior, asked.event, key, n, asked.cond, levels)
-        except ValueError as error:
+            x = conditional_draws(prior, asked.event, key, n, asked.cond, levels, method=method)
+        except (ValueError, TypeError) as error:
             raise DasimError(f"event {asked.expression!r}: {error}") from None
     return _written(asked, np.asarray(x), None, {"seed": seed}, folder / "samples.nc")
 

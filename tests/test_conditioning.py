@@ -177,7 +177,7 @@ def test_moments_are_exact_for_a_gaussian_prior():
 def test_constant_strength_leaves_the_event():
     x = {
         guidance: dasim.conditional_draws(
-            gaussian(), above(0.02), KEY, 250, levels=16, guidance=guidance, weighted=False
+            gaussian(), above(0.02), KEY, 250, levels=16, guidance=guidance, method="score"
         )
         for guidance in (MomentGuidance(), ConstantGuidance(STD))
     }

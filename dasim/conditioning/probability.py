@@ -19,6 +19,7 @@ from dasim.resampling import systematic
 from dasim.types import Key
 
 METHODS = "splitting", "smc", "noise-splitting", "mc", "density"
+SAMPLERS = "smc", "splitting", "noise-splitting", "score"
 PILOT = 8  # one draw for so many that count finds the levels
 ISLANDS = 8  # independent runs, from whose differences the error of an estimate is known
 LEVEL = 0.95
@@ -109,27 +110,36 @@ def conditional_draws(
     cond: Array | None = None,
     levels: int = 64,
     guidance: AbstractGuidance | None = None,
-    weighted: bool = True,
+    method: str = "smc",
+    moves: int = 10,
 ) -> Float[Array, "n *shape"]:
     """`n` draws of the prior given the event.
 
     Args:
-        weighted: False for the guided chain's draws as they come: cheaper, and biased by what the
-            guidance gets wrong. Else four times as many are made, weighted and resampled.
+        method: "smc", "noise-splitting" or "splitting", each of four times as many draws, of which
+            `n` are picked by their weights; or "score": the guided chain's draws as they come,
+            cheaper, and biased by what the guidance gets wrong.
+        levels, guidance, moves: see `event_probability`.
 
     Raises:
-        ValueError: no draws are asked, or none of those made meets the event.
+        ValueError: an unknown method, no draws are asked, or none of those made meets the event.
+        TypeError: "splitting" of an event with an error, which has no margin.
     """
     if n < 1:
         raise ValueError(f"n is {n}, expected at least 1 draw")
+    if method not in SAMPLERS:
+        raise ValueError(f"method is {method!r}, expected one of {', '.join(SAMPLERS)}")
     target = Target(prior, event, cond)
-    if weighted:
+    if method != "score":
         key, pick = jax.random.split(key)
-        found = _by_chain(target, guidance, levels, -(-4 * n // ISLANDS), key, "smc")
+        if method == "splitting":
+            found = _by_splitting(target, max(4 * n, 2), moves, key)
+        else:
+            found = _by_chain(target, guidance, levels, -(-4 * n // ISLANDS), key, method)
         if not len(found.draws):
             raise ValueError(
-                f"none of {4 * n} guided draws meets the event: it is impossible, or so rare that "
-                "more of them or more levels are needed"
+                f"none of {4 * n} draws meets the event: it is impossible, or so rare that more "
+                "of them or more levels are needed"
             )
         return found.draws[systematic(jnp.exp(found.log_weights), pick, n)]
     guidance = guidance or MomentGuidance()

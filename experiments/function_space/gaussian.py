@@ -99,7 +99,7 @@ def posterior(prior, key) -> dict:
         jnp.ones(8, bool),
         DiagonalCovariance(jnp.full(8, STD**2)),
     )
-    x = conditional_draws(prior, event, key, DRAWS, levels=LEVELS, weighted=False)
+    x = conditional_draws(prior, event, key, DRAWS, levels=LEVELS, method="score")
     k, w = prior.denoiser.law.dense(), operator.weights
     gain = jnp.linalg.solve(w @ k @ w.T + STD**2 * jnp.eye(8), w @ k).T
     mean, cov = gain @ VALUES, k - gain @ (w @ k)
