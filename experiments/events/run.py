@@ -32,13 +32,13 @@ from dasim.covariance import DenseCovariance
 from dasim.events import Exceeds
 from dasim.priors import DiffusionPrior, GaussianDenoiser, sample
 from dasim.problems import find_prior
-from dasim.resampling import systematic
 from dasim.trained import load_prior
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 WINDOWS = 200_000  # of the truth
 COUNTED = 20_000  # plain draws of a prior
+DRAWN, GUIDED = 1000, 500  # draws given an event, by splitting and by guided chains
 QUANTILES = (0.025, 0.5, 0.975)  # of the event's functional, to be told beside the truth's
 RARITIES = (1e-1, 1e-2, 1e-3, 1e-4)
 
@@ -183,7 +183,7 @@ def compared(got: dict, true: dict) -> dict[str, list[float]]:
     return {k: [float(t.statistic), float(t.pvalue)] for k, t in tests.items()}
 
 
-def measure_draws(name: str):
+def measure_draws(name: str, samplers: list[str]):
     """Draws given the event of the paper, by several samplers, against the truth's.
 
     The prior's own draws in the event say what the sampler owes to the prior.
@@ -195,32 +195,30 @@ def measure_draws(name: str):
     true = {k: v[inside] for k, v in true.items()}
     own = rejected(name, functions)
     event = Exceeds(case.event, 0.0)
+    width = ConstantGuidance(0.1 * width)
     kinds = {
-        "the prior's, by rejection": None,
-        "splitting": None,
-        "smc": (MomentGuidance(), True),
-        "score": (MomentGuidance(), False),
-        "score, variance differentiated": (MomentGuidance(True), False),
-        "constant strength": (ConstantGuidance(0.1 * width), False),
+        "rejection": None,
+        "splitting": (DRAWN, {"method": "splitting"}),
+        "smc": (GUIDED, {"method": "smc"}),
+        "score": (GUIDED, {"method": "score"}),
+        "score, variance differentiated": (
+            GUIDED,
+            {"method": "score", "guidance": MomentGuidance(True)},
+        ),
+        "constant strength": (GUIDED, {"method": "score", "guidance": width}),
     }
     every = jax.jit(jax.vmap(lambda x: {k: f(x) for k, f in functions.items()}))
     for label, kind in kinds.items():
-        if label in known()[name].get("draws", {}):
+        if label in known()[name].get("draws", {}) or samplers and label not in samplers:
             continue
         began = time.perf_counter()
-        if label == "the prior's, by rejection":
-            if own is None:
-                continue
-            x = None
-        elif kind is None:
-            found = event_probability(prior, event, jax.random.key(3), "splitting", n=1600)
-            picks = systematic(jnp.exp(found.log_weights), jax.random.key(4), 500)
-            x = found.draws[picks]
+        if kind is not None:
+            n, options = kind
+            x = conditional_draws(prior, event, jax.random.key(3), n, **options)
+        elif own is None:
+            continue
         else:
-            guidance, weighted = kind
-            x = conditional_draws(
-                prior, event, jax.random.key(3), 500, guidance=guidance, weighted=weighted
-            )
+            x = None
         got = own if x is None else {k: np.asarray(v) for k, v in every(x).items()}
         value = {
             "inside": float(np.mean(got["event"] >= 0)),
@@ -235,17 +233,16 @@ def measure_draws(name: str):
             "seconds": round(time.perf_counter() - began, 1),
         }
         keep([name, "draws", label], value)
-        if label == "smc":
-            np.savez_compressed(HERE / f"{name}-draws.npz", draws=np.asarray(x[:60], np.float32))
 
 
 def main(
     parts: Annotated[list[str] | None, typer.Argument()] = None,
     systems: str = ",".join(CASES),
     only: str = "",
+    samplers: str = "",
     seeds: int = 3,
 ):
-    """Measure PARTS for the systems; estimates of probability for the events `only` names."""
+    """Measure PARTS for the systems; of the events `only`, and draws by the `samplers` named."""
     labels = [label for label in only.split(",") if label]
     chosen = parts or [
         "gaussian",
@@ -272,7 +269,7 @@ def main(
         if "density" in chosen:
             measure_probability(name, "density", labels, 1, n=64)
         if "draws" in chosen:
-            measure_draws(name)
+            measure_draws(name, [label for label in samplers.split(",") if label])
     write(known())
 
 

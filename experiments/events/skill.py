@@ -56,10 +56,10 @@ def nats(prior, x, key) -> tuple[float, float]:
     @eqx.filter_jit
     def one(target, x, key):
         noise_key, probe_key = jax.random.split(key)
-        u = cov.whiten(x.reshape(-1) - prior.denoiser.mean(None))
-        v = jnp.cos(angle) * u + jnp.sin(angle) * jax.random.normal(noise_key, (n,))
+        v = jnp.cos(angle) * target.white(x) + jnp.sin(angle) * jax.random.normal(noise_key, (n,))
         found, _ = density.log_density(target, v, probe_key, PROBES)
-        return found + n * jnp.log(jnp.cos(angle)) - 0.5 * cov.log_det()
+        log_det = prior.denoiser.log_det(x.reshape(-1)) - 0.5 * cov.log_det()
+        return found + n * jnp.log(jnp.cos(angle)) + log_det
 
     target = Target(prior, Equals(lambda x: x.reshape(-1)[:1], 0.0, 1.0))
     each = jax.lax.map(lambda item: one(target, *item), (x, jax.random.split(key, len(x))))
@@ -67,15 +67,22 @@ def nats(prior, x, key) -> tuple[float, float]:
     return float(each.mean()), float(each.std(ddof=1) / len(each) ** 0.5)
 
 
+@eqx.filter_jit
+def made_noisy(prior, x, level, key):
+    """Windows with noise of a level in the prior's white coordinates."""
+    target = Target(prior, Equals(lambda x: x.reshape(-1)[:1], 0.0, 1.0))
+    u = jax.vmap(target.white)(x)
+    return jax.vmap(target.state)(u + level * jax.random.normal(key, u.shape))
+
+
 def measure_likelihood(name: str, train, test):
     """Of the prior, and of the normal law with the windows' own moments (a shrunk covariance)."""
     prior, key = prior_of(name), jax.random.key(4)
     flat = np.asarray(train.reshape(len(train), -1), float)
     level = float(prior.schedule.levels(8)[-2])
-    white = np.asarray(prior.denoiser.cov(None).sqrt(jnp.ones(flat.shape[1]))) * level
-    cov = np.cov(flat.T) + np.diag(white**2)
-    noisy = np.asarray(test[:LIKELY].reshape(LIKELY, -1), float)
-    noisy = noisy + white * np.random.default_rng(0).standard_normal(noisy.shape)
+    cov = np.cov(flat.T) + np.diag((level * np.tile(np.asarray(train).std((0, 1)), STEPS)) ** 2)
+    noisy = np.asarray(made_noisy(prior, test[:LIKELY], level, jax.random.key(0)), float)
+    noisy = noisy.reshape(LIKELY, -1)
     misfit = np.linalg.solve(np.linalg.cholesky(cov), (noisy - flat.mean(0)).T)
     normal = (
         0.5 * (np.mean(np.sum(misfit**2, 0)) + np.linalg.slogdet(2 * np.pi * cov)[1]) / len(cov)
@@ -124,34 +131,23 @@ def measure_descent(name: str, test):
 
     Windows of the system, made noisy to a level, are brought back by the probability flow in
     twice the steps of a draw: they have the system's law again if the prior is right below it.
-    Beside it the mean square error of the denoiser there, over the s^2 / steps that a fit of the
-    first state, of which the window is a function, would leave while s is small.
     """
     case, prior = CASES[name], prior_of(name)
     denoiser, sweep = prior.denoiser, jax.vmap(case.sweep)
-    mean, cov = denoiser.mean(None), denoiser.cov(None)
+    target = Target(prior, Equals(lambda x: x.reshape(-1)[:1], 0.0, 1.0))
     levels = prior.schedule.levels(2 * prior.n_steps)
     x = test[:RETURNS]
-    noise = jax.random.normal(jax.random.key(15), (len(x), mean.size))
+    noise = jax.random.normal(jax.random.key(15), (len(x), target.size))
 
     @eqx.filter_jit
     def back(x, noise, below):
         def one(item):
             x, e = item
-            v = (cov.whiten(x.reshape(-1) - mean) + below[0] * e) / jnp.sqrt(1 + below[0] ** 2)
+            v = (target.white(x) + below[0] * e) / jnp.sqrt(1 + below[0] ** 2)
             slope = lambda v, s: denoiser.correction(v, s, None)
-            return mean + cov.sqrt(integrated(slope, below, v, log_weights))
+            return target.state(integrated(slope, below, v, log_weights))
 
-        return jax.lax.map(one, (x, noise), batch_size=125).reshape(x.shape)
-
-    @eqx.filter_jit
-    def error(x, noise, level):
-        def one(item):
-            x, e = item
-            z = x.reshape(-1) + level * cov.sqrt(e)
-            return jnp.mean(cov.whiten(denoiser(z, level) - x.reshape(-1)) ** 2)
-
-        return jax.lax.map(one, (x, noise), batch_size=125).mean() * STEPS / level**2
+        return jax.lax.map(one, (x, noise), batch_size=125)
 
     def told(x):
         share = {k: float(jnp.mean(sweep(x) > known()[name]["thresholds"][k])) for k in RARE}
@@ -161,7 +157,6 @@ def measure_descent(name: str, test):
     for start in STARTS:
         below = levels[levels <= start]
         table[f"{start:g}"] = told(back(x, noise, below))
-        table[f"{start:g}"]["error"] = float(error(x, noise, below[0]))
     keep([name, "descent"], table)
 
 
@@ -227,7 +222,7 @@ def measure_inpainting(name, prior, model, truth, scale, given):
     def as_event(i):
         first = centre[i, :given].reshape(-1)
         event = Equals(lambda x: x[:given].reshape(-1), first, width)
-        return conditional_draws(prior, event, key, MEMBERS, weighted=False, levels=32)
+        return conditional_draws(prior, event, key, MEMBERS, method="score", levels=32)
 
     put = lambda i, **more: inpainted_draws(
         prior, centre[i], mask, jax.random.fold_in(key, i), MEMBERS, levels=32, **more

@@ -168,18 +168,6 @@ def analyses(_: dict) -> list[str]:
     return lines
 
 
-def strengths(results: dict) -> list[str]:
-    """Of autoguidance: what draws are like at each."""
-    lines = head(
-        "system", "strength", *("0.1", "0.01", "0.001", "0.0001"), "of the paper", "distance"
-    )
-    for name, r in results.items():
-        for strength, x in r.get("strengths", {}).items():
-            shares = " | ".join(f"{x[k]:.3g}" for k in ("0.1", "0.01", "0.001", "0.0001", "event"))
-            lines.append(f"| {name} | {strength} | {shares} | {x['distance']:.4f} |")
-    return lines
-
-
 def figure(results: dict):
     names = [n for n in results if n != "gaussian"]
     fig = Figure((3.4 * len(names), 3.3), layout="constrained")
@@ -217,8 +205,7 @@ def figure(results: dict):
 def write(results: dict):
     """README.md between its marks."""
     kinds = (
-        gaussian, systems, strengths, draws, likelihoods, climates, descents, forecasts, cycling,
-        analyses,
+        gaussian, systems, draws, likelihoods, climates, descents, forecasts, cycling, analyses,
     )  # fmt: skip
     page = HERE / "README.md"
     text = page.read_text()
