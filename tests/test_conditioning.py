@@ -94,9 +94,11 @@ def test_few_draws_have_an_error_too():
     assert found.low <= found.probability <= found.high
 
 
-def test_draws_given_an_event_have_its_law():
+@pytest.mark.parametrize("method", ["smc", "splitting"])
+def test_draws_given_an_event_have_its_law(method):
     event = Within(functional, MEAN + STD, MEAN + 2 * STD)
-    x = dasim.conditional_draws(gaussian(), event, KEY, 400, levels=16)
+    x = dasim.conditional_draws(gaussian(), event, KEY, 400, levels=16, method=method)
+    assert len(np.unique(x, axis=0)) > 200
     scaled = (np.asarray(jax.vmap(functional)(x)) - MEAN) / STD
     assert kstest(scaled[::2], truncnorm(1, 2).cdf).pvalue > 0.01
     # what the event does not see keeps its law: along a direction that does not covary
@@ -194,8 +196,10 @@ def test_what_is_refused():
     assert dasim.event_probability(gaussian(), impossible, KEY, "mc", n=250).probability == 0
     found = dasim.event_probability(gaussian(), impossible, KEY, "smc", n=64, levels=8)
     assert found.low == 0 and found.high == 1 and len(found.draws) == 0
-    with pytest.raises(ValueError, match="none of 64 guided draws meets the event"):
+    with pytest.raises(ValueError, match="none of 64 draws meets the event"):
         dasim.conditional_draws(gaussian(), impossible, KEY, 16, levels=8)
+    with pytest.raises(ValueError, match="method is 'mc', expected one of smc"):
+        dasim.conditional_draws(gaussian(), above(0.1), KEY, 16, method="mc")
     with pytest.raises(ValueError, match="n is 0, expected at least 1"):
         dasim.event_probability(gaussian(), impossible, KEY, n=0)
 

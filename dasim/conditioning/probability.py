@@ -116,9 +116,9 @@ def conditional_draws(
     """`n` draws of the prior given the event.
 
     Args:
-        method: "smc", "noise-splitting" or "splitting", each of four times as many draws, of which
-            `n` are picked by their weights; or "score": the guided chain's draws as they come,
-            cheaper, and biased by what the guidance gets wrong.
+        method: "smc" or "noise-splitting", of four times as many draws, or "splitting", of ten
+            times, of which `n` are picked by their weights; or "score": the guided chain's draws
+            as they come, cheaper, and biased by what the guidance gets wrong.
         levels, guidance, moves: see `event_probability`.
 
     Raises:
@@ -132,13 +132,15 @@ def conditional_draws(
     target = Target(prior, event, cond)
     if method != "score":
         key, pick = jax.random.split(key)
-        if method == "splitting":
-            found = _by_splitting(target, max(4 * n, 2), moves, key)
+        if method == "splitting":  # a tenth and more of its draws pass the last level
+            many = 10 * n
+            found = _by_splitting(target, many, moves, key)
         else:
-            found = _by_chain(target, guidance, levels, -(-4 * n // ISLANDS), key, method)
+            many = 4 * n
+            found = _by_chain(target, guidance, levels, -(-many // ISLANDS), key, method)
         if not len(found.draws):
             raise ValueError(
-                f"none of {4 * n} draws meets the event: it is impossible, or so rare that more "
+                f"none of {many} draws meets the event: it is impossible, or so rare that more "
                 "of them or more levels are needed"
             )
         return found.draws[systematic(jnp.exp(found.log_weights), pick, n)]
