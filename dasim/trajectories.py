@@ -168,6 +168,7 @@ def train_trajectory_prior(
         (training.mean((0, 1)), training.std((0, 1))),
     )
     figures = {"windows": bank}
+    loss = lambda d, batch, k: window_loss(d, prior.schedule, batch, k)
 
     def fitted(stage: str, *arguments) -> FitResult:
         n = settings[stage].n_steps
@@ -185,18 +186,11 @@ def train_trajectory_prior(
         if spec.step.substeps:
             step = fitted_flow(step, training[:HELD_OUT], jax.random.fold_in(fit_key, 3))
             stages = stages[1:]
-        for number, (stage, loss, part) in stages:
+        for number, (stage, stage_loss, part) in stages:
             pairs = pair_drawer(training), pair_drawer(held_out)(tell_key, PAIRS)
             own = jax.random.fold_in(fit_key, number)
-            step = fitted(stage, step, loss, *pairs, own, settings[stage], part).model
-        denoiser = eqx.tree_at(lambda d: d.step, denoiser, step)
-    one = lambda x: denoiser.encode(x.reshape(-1))
-    encoded = jax.jit(lambda x: jax.lax.map(one, x, batch_size=BATCH))
-    # errors are nearly white: no two windows of them could be taken for one another
-    others = OTHERS if spec.step is None else 0
-    loss = lambda d, batch, k: window_loss(d, prior.schedule, batch, k)
-    if spec.step is not None:
-        starts = (encoded(x[:, :1]) for x in (training, held_out))
+            step = fitted(stage, step, stage_loss, *pairs, own, settings[stage], part).model
+        starts = (jax.vmap(step.encode)(x[:, :1])[:, 0] for x in (training, held_out))
         starts, held_starts = (drawer(x[:, None], x, 1, OTHERS, 0.0) for x in starts)
         first = fitted(
             "first",
@@ -208,7 +202,11 @@ def train_trajectory_prior(
             settings["first"],
             lambda d: d.network,
         ).model
-        denoiser = eqx.tree_at(lambda d: d.first, denoiser, first)
+        denoiser = eqx.tree_at(lambda d: (d.step, d.first), denoiser, (step, first))
+    one = lambda x: denoiser.encode(x.reshape(-1))
+    encoded = jax.jit(lambda x: jax.lax.map(one, x, batch_size=BATCH))
+    # errors are nearly white: no two windows of them could be taken for one another
+    others = OTHERS if spec.step is None else 0
     training, held_out = (
         drawer(x, encoded(x), spec.given, n) for x, n in ((training, others), (held_out, 0))
     )

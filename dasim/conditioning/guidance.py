@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 
 from dasim.covariance import solve_definite
 from dasim.events.base import AbstractEvent
-from dasim.priors.sampler import white_flow
+from dasim.priors.sampler import departure
 from dasim.types import Key
 
 Point = Float[Array, " n"]
@@ -35,12 +35,12 @@ class Target(eqx.Module):
 
     Attributes:
         prior: anything with the attributes of a `DiffusionPrior`.
-        event: of its draws.
+        event: of its draws; None where the prior alone is asked.
         cond: the prior's condition.
     """
 
     prior: eqx.Module
-    event: AbstractEvent
+    event: AbstractEvent | None = None
     cond: Array | None = None
 
     @property
@@ -190,8 +190,7 @@ def calibrated(target: Target, levels: int, key: Key, count: int = 512) -> Calib
     whiten = denoiser.cov(target.cond).whiten
 
     def drawn(e):
-        v = white_flow(denoiser, prior.schedule, target.cond, e, prior.n_steps)
-        return whiten(v) if denoiser.colored else v
+        return whiten(departure(denoiser, prior.schedule, target.cond, e, prior.n_steps))
 
     u = jax.lax.map(drawn, noise, batch_size=128)
     c = jax.vmap(target.constraint)(u)

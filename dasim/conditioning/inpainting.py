@@ -55,7 +55,7 @@ def inpainted_draws(
     flat, denoiser = jnp.asarray(known).reshape(-1), prior.denoiser
     (where,) = jnp.nonzero(flat)
     rest = denoiser.decode(denoiser.mean(cond))
-    target = Target(prior, Equals(lambda x: x.reshape(-1)[:1], 0.0, 1.0), cond)
+    target = Target(prior, cond=cond)
     put = lambda rest: target.white(jnp.where(flat, jnp.asarray(value).reshape(-1), rest))
     u = put(rest)
     if (u != put(rest + 1.0))[where].any():

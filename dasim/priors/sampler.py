@@ -44,29 +44,26 @@ def flow(
 
     It calls the network `n_steps` times.
     """
-    mean, cov = denoiser.mean(cond), denoiser.cov(cond)
-    v = white_flow(denoiser, schedule, cond, noise, n_steps)
-    return denoiser.decode(mean + (v if denoiser.colored else cov.sqrt(v)))
+    departed = departure(denoiser, schedule, cond, noise, n_steps)
+    return denoiser.decode(denoiser.mean(cond) + departed)
 
 
-def white_flow(
+def departure(
     denoiser: AbstractDenoiser,
     schedule: AbstractSchedule,
     cond,
     noise: Float[Array, " n"],
-    n_steps: int = DEFAULT_STEPS,
+    n_steps: int,
 ) -> Float[Array, " n"]:
-    """The same in white coordinates (C^(-1/2) times the departure from the mean).
-
-    Of a denoiser of functions, the departure itself.
-    """
+    """The same as a departure from the mean, in the coordinates that are denoised."""
     mean, cov = denoiser.mean(cond), denoiser.cov(cond)
     levels = schedule.levels(n_steps).astype(mean.dtype)
     v, slope_of, weights = noise.astype(mean.dtype), denoiser.correction, log_weights
     if denoiser.colored:
         v, slope_of, weights = cov.sqrt(v), denoiser.drift, angle_weights
 
-    return integrated(lambda v, s: slope_of(v, s, cond), levels, v, weights)
+    v = integrated(lambda v, s: slope_of(v, s, cond), levels, v, weights)
+    return v if denoiser.colored else cov.sqrt(v)
 
 
 def angle_weights(levels: Float[Array, " level"]) -> Float[Array, "step 2"]:

@@ -101,8 +101,10 @@ class LearnedStep(eqx.Module):
         self.center = self.first_center = jnp.zeros(d)
         self.scale = self.first_scale = self.increment = jnp.ones(d)
         self.limit = jnp.full(d, 1e9)  # none, with finite derivatives
-        network = MLP(1, d, 2 * len(angles), width, depth, a)
-        self.mean = PolynomialFlow(d, substeps) if substeps else network
+        if substeps:
+            self.mean = PolynomialFlow(d, substeps)
+        else:
+            self.mean = MLP(1, d, 2 * len(angles), width, depth, a)
         self.error = MLP(1, d, 2 * len(angles), width // 2, 1, b)
         self.angles = tuple(angles)
 

@@ -195,7 +195,7 @@ def measure_draws(name: str, samplers: list[str]):
     true = {k: v[inside] for k, v in true.items()}
     own = rejected(name, functions)
     event = Exceeds(case.event, 0.0)
-    width = ConstantGuidance(0.1 * width)
+    constant = ConstantGuidance(0.1 * width)
     kinds = {
         "rejection": None,
         "splitting": (DRAWN, {"method": "splitting"}),
@@ -205,7 +205,7 @@ def measure_draws(name: str, samplers: list[str]):
             GUIDED,
             {"method": "score", "guidance": MomentGuidance(True)},
         ),
-        "constant strength": (GUIDED, {"method": "score", "guidance": width}),
+        "constant strength": (GUIDED, {"method": "score", "guidance": constant}),
     }
     every = jax.jit(jax.vmap(lambda x: {k: f(x) for k, f in functions.items()}))
     for label, kind in kinds.items():

@@ -61,7 +61,7 @@ def nats(prior, x, key) -> tuple[float, float]:
         log_det = prior.denoiser.log_det(x.reshape(-1)) - 0.5 * cov.log_det()
         return found + n * jnp.log(jnp.cos(angle)) + log_det
 
-    target = Target(prior, Equals(lambda x: x.reshape(-1)[:1], 0.0, 1.0))
+    target = Target(prior)
     each = jax.lax.map(lambda item: one(target, *item), (x, jax.random.split(key, len(x))))
     each = -np.asarray(each) / n
     return float(each.mean()), float(each.std(ddof=1) / len(each) ** 0.5)
@@ -70,7 +70,7 @@ def nats(prior, x, key) -> tuple[float, float]:
 @eqx.filter_jit
 def made_noisy(prior, x, level, key):
     """Windows with noise of a level in the prior's white coordinates."""
-    target = Target(prior, Equals(lambda x: x.reshape(-1)[:1], 0.0, 1.0))
+    target = Target(prior)
     u = jax.vmap(target.white)(x)
     return jax.vmap(target.state)(u + level * jax.random.normal(key, u.shape))
 
@@ -134,7 +134,7 @@ def measure_descent(name: str, test):
     """
     case, prior = CASES[name], prior_of(name)
     denoiser, sweep = prior.denoiser, jax.vmap(case.sweep)
-    target = Target(prior, Equals(lambda x: x.reshape(-1)[:1], 0.0, 1.0))
+    target = Target(prior)
     levels = prior.schedule.levels(2 * prior.n_steps)
     x = test[:RETURNS]
     noise = jax.random.normal(jax.random.key(15), (len(x), target.size))
