@@ -106,10 +106,19 @@ def _train_window(settings: schema.Train, path: Path, checkpoint, report, key) -
     fits, step = {"window": FitSettings(**window.fit.model_dump())}, None
     if window.step is not None:
         sizes_of_step = window.step.width, window.step.depth
-        step = StepSpec(*sizes_of_step, transition.model.angles, window.step.substeps)
+        how = window.step.substeps, window.step.spin_up
+        step = StepSpec(*sizes_of_step, transition.model.angles, *how)
         fits["step"] = FitSettings(**window.step.fit.model_dump())
         fits["error"] = FitSettings(**window.step.fit_error.model_dump())
         fits["first"] = FitSettings(**window.step.fit_first.model_dump())
+    earlier = 0 if step is None else step.spin_up
+    reach = earlier * transition.interval
+    spin_up = transition.model.spin_up if window.spin_up is None else window.spin_up
+    if spin_up < reach:
+        raise schema.ConfigError(
+            f"window: step.spin_up is {earlier} steps, {reach:g} of time, of the {spin_up:g} "
+            "before a window; lower it, or raise spin_up"
+        )
     spec = TrajectorySpec(
         state=size, interval=transition.interval, schedule=settings.schedule, step=step, **sizes
     )
@@ -120,8 +129,8 @@ def _train_window(settings: schema.Train, path: Path, checkpoint, report, key) -
         raise schema.ConfigError(f"window: {error}") from None
 
     def windows(key, count):
-        arguments = transition.model, spec.interval, spec.steps, count, key
-        return simulated_windows(*arguments, window.start, window.spin_up)
+        arguments = transition.model, spec.interval, earlier + spec.steps, count, key
+        return simulated_windows(*arguments, window.start, spin_up - reach)
 
     prior, figures = train_trajectory_prior(
         spec, windows, window.count, fits, key, checkpoint, report

@@ -44,12 +44,14 @@ class StepSpec:
         width, depth: of the perceptrons, of the step and of the first state's denoiser.
         angles: variables that are angles.
         substeps: of a polynomial flow in place of the step's perceptron; none where zero.
+        spin_up: steps from the first state that is drawn to the window's own.
     """
 
     width: int = 64
     depth: int = 4
     angles: tuple[int, ...] = ()
     substeps: int = 0
+    spin_up: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,17 +89,18 @@ class TrajectorySpec:
         """
         if not 0 < self.given < self.steps:
             raise ValueError(f"given is {self.given}, expected 1 to {self.steps - 1} states")
-        d, coordinates = self.state, ()
+        d, coordinates = self.state, {}
         if self.step is not None:
             own, first = jax.random.split(jax.random.fold_in(key, 1))
             size = self.step.width, self.step.depth
-            coordinates = (
-                LearnedStep(d, self.step.angles, *size, own, self.step.substeps),
-                StateDenoiser(MLP(1, d, 2 * LEVELS, *size, first)),
-            )
+            coordinates = {
+                "step": LearnedStep(d, self.step.angles, *size, own, self.step.substeps),
+                "first": StateDenoiser(MLP(1, d, 2 * LEVELS, *size, first)),
+                "spin_up": self.step.spin_up,
+            }
         network = UNet(self.steps, 2 * d + 1, d, tuple(self.channels), key)
         denoiser = WindowDenoiser(
-            jnp.zeros(d), jnp.ones(d), network, self.steps, self.given, *coordinates
+            jnp.zeros(d), jnp.ones(d), network, self.steps, self.given, **coordinates
         )
         schedule = SCHEDULES[self.schedule]
         if isinstance(schedule, VESchedule):
@@ -150,7 +153,8 @@ def train_trajectory_prior(
     """Fit the step, if there is one, and the denoiser of a window.
 
     Args:
-        windows: function of (key, count) to windows.
+        windows: function of (key, count) to windows; those of a prior with a spin-up begin with
+            as many states more.
         bank: how many of them the training picks from.
         settings: of the stages "window", and with a step "step", "error" and "first".
         checkpoint: folder for the state of an interrupted training.
@@ -162,6 +166,8 @@ def train_trajectory_prior(
     build_key, bank_key, held_key, tell_key, fit_key = jax.random.split(key, 5)
     prior = spec.build(build_key)
     training, held_out = windows(bank_key, bank), windows(held_key, HELD_OUT)
+    earliest = training[:, :1], held_out[:, :1]
+    training, held_out = (x[:, prior.denoiser.spin_up :] for x in (training, held_out))
     denoiser = eqx.tree_at(
         lambda d: (d.center, d.scale),
         prior.denoiser,
@@ -190,7 +196,7 @@ def train_trajectory_prior(
             pairs = pair_drawer(training), pair_drawer(held_out)(tell_key, PAIRS)
             own = jax.random.fold_in(fit_key, number)
             step = fitted(stage, step, stage_loss, *pairs, own, settings[stage], part).model
-        starts = (jax.vmap(step.encode)(x[:, :1])[:, 0] for x in (training, held_out))
+        starts = (jax.vmap(step.encode)(x)[:, 0] for x in earliest)
         starts, held_starts = (drawer(x[:, None], x, 1, OTHERS, 0.0) for x in starts)
         first = fitted(
             "first",
@@ -203,7 +209,7 @@ def train_trajectory_prior(
             lambda d: d.network,
         ).model
         denoiser = eqx.tree_at(lambda d: (d.step, d.first), denoiser, (step, first))
-    one = lambda x: denoiser.encode(x.reshape(-1))
+    one = lambda x: x.reshape(-1) if spec.step is None else denoiser.step.encode(x).reshape(-1)
     encoded = jax.jit(lambda x: jax.lax.map(one, x, batch_size=BATCH))
     # errors are nearly white: no two windows of them could be taken for one another
     others = OTHERS if spec.step is None else 0

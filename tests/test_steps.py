@@ -1,5 +1,7 @@
 """Trajectories as a first state and the errors of a learned step."""
 
+from dataclasses import replace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -119,6 +121,24 @@ def test_the_first_state_has_a_denoiser_of_its_own(prior):
     # it is not asked of a state that is told
     told = own.correction(v, s, jnp.ones((2, 3))).reshape(8, 3)
     assert jnp.abs(told[0] - out[0]).max() > 0.1
+
+
+def test_a_spin_up_comes_before_the_window(prior):
+    later = eqx.tree_at(lambda p: p.denoiser, prior, replace(prior.denoiser, spin_up=3))
+    step = prior.denoiser.step
+    one = lambda p, cond: sample(p.denoiser, p.schedule, cond, KEY, 20).reshape(8, 3)
+    # the first state is that of the prior without it, three steps without errors on
+    first = one(prior, None)[0]
+    for _ in range(3):
+        first = step(first)[0]
+    np.testing.assert_allclose(one(later, None)[0], first, rtol=1e-4, atol=1e-5)
+    # states that are told are the window's own
+    told = jnp.array([[0.3, -1.0, 2.0], [0.5, -0.8, 1.9]])
+    np.testing.assert_allclose(one(later, told), one(prior, told), atol=1e-5)
+    target = Target(later, cond=told)
+    np.testing.assert_allclose(target.state(target.white(one(prior, told))), one(prior, told), 1e-3)
+    with pytest.raises(ValueError, match="unless its first states are told"):
+        Target(later).white(first)
 
 
 def test_draws_begin_with_the_states_that_they_are_told(prior):

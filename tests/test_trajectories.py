@@ -158,6 +158,14 @@ def test_a_trained_prior_carries_its_config(trained):
         dasim.load_prior(trained, (3,), 0.1)
 
 
+def test_a_spin_up_has_to_fit_before_the_window(tmp_path):
+    options = ["train", "lorenz63-window", "--out", str(tmp_path / "p.safetensors")]
+    options += ["--set", "window.step.spin_up=40"]
+    result = CliRunner().invoke(app, options)
+    assert result.exit_code != 0
+    assert "step.spin_up is 40 steps, 4 of time, of the 3 before" in " ".join(result.output.split())
+
+
 def test_a_file_holds_the_network_in_half_precision(tmp_path):
     spec, path = replace(SPEC, step=StepSpec(8, 1, (0,))), tmp_path / "p.safetensors"
     prior = spec.build(jax.random.key(0))

@@ -55,12 +55,12 @@ class Target(eqx.Module):
         """The draw at u, in the prior's shape."""
         denoiser = self.prior.denoiser
         c = denoiser.mean(self.cond) + denoiser.cov(self.cond).sqrt(u)
-        return denoiser.decode(c).reshape(self.prior.shape)
+        return denoiser.decode(c, self.cond).reshape(self.prior.shape)
 
     def white(self, x: Float[Array, "..."]) -> Point:
         """u of a draw."""
         denoiser = self.prior.denoiser
-        c = denoiser.encode(x.reshape(-1)) - denoiser.mean(self.cond)
+        c = denoiser.encode(x.reshape(-1), self.cond) - denoiser.mean(self.cond)
         return denoiser.cov(self.cond).whiten(c)
 
     def constraint(self, u: Point) -> Float[Array, " k"]:

@@ -54,7 +54,7 @@ def inpainted_draws(
         raise ValueError("inpainting needs a prior whose noise is not correlated")
     flat, denoiser = jnp.asarray(known).reshape(-1), prior.denoiser
     (where,) = jnp.nonzero(flat)
-    rest = denoiser.decode(denoiser.mean(cond))
+    rest = denoiser.decode(denoiser.mean(cond), cond)
     target = Target(prior, cond=cond)
     put = lambda rest: target.white(jnp.where(flat, jnp.asarray(value).reshape(-1), rest))
     u = put(rest)

@@ -169,6 +169,9 @@ class Step(Section):
     substeps: int = Field(
         0, ge=0, description="of a flow with a polynomial tendency in place of a perceptron"
     )
+    spin_up: int = Field(
+        0, ge=0, description="steps from a first state that is drawn to the window's own"
+    )
     fit: Fit = Fit()
     fit_error: Fit = Fit()
     fit_first: Fit = Fit()

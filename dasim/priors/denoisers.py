@@ -42,11 +42,11 @@ class AbstractDenoiser(eqx.Module):
     def correction(self, v: Float[Array, " n"], sigma, cond) -> Float[Array, " n"]:
         """F at v = C^(-1/2) (z - m) / sqrt(1 + sigma^2); zero for a Gaussian prior."""
 
-    def encode(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
+    def encode(self, x: Float[Array, " n"], cond=None) -> Float[Array, " n"]:
         """The coordinates that are denoised, of a flat state: the state itself by default."""
         return x
 
-    def decode(self, c: Float[Array, " n"]) -> Float[Array, " n"]:
+    def decode(self, c: Float[Array, " n"], cond=None) -> Float[Array, " n"]:
         """The flat state at the coordinates c."""
         return c
 

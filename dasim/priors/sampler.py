@@ -45,7 +45,7 @@ def flow(
     It calls the network `n_steps` times.
     """
     departed = departure(denoiser, schedule, cond, noise, n_steps)
-    return denoiser.decode(denoiser.mean(cond) + departed)
+    return denoiser.decode(denoiser.mean(cond) + departed, cond)
 
 
 def departure(

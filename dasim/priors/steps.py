@@ -25,7 +25,7 @@ from dasim.models.base import integrate
 from dasim.priors.networks import MLP
 from dasim.types import Key
 
-LEAST, MOST = -12.0, 0.0  # log of the standard deviation of an error, over that of an increment
+LEAST, MOST = -15.0, 0.0  # log of the standard deviation of an error, over that of an increment
 TYPICAL = -7.0
 
 
@@ -142,6 +142,13 @@ class LearnedStep(eqx.Module):
 
         first = c[0] * self.first_scale + self.first_center
         return jnp.concatenate([first[None], jax.lax.scan(step, first, c[1:])[1]])
+
+    def later(self, c: Float[Array, " d"], steps: int) -> Float[Array, " d"]:
+        """The first state some steps without errors on, standardised as it is."""
+        step = lambda x, _: (self(x)[0], None)
+        first = c * self.first_scale + self.first_center
+        x = jax.lax.scan(step, first, None, length=steps)[0]
+        return (x - self.first_center) / self.first_scale
 
     def log_det(self, x: Float[Array, "steps d"]) -> Float[Array, ""]:
         """log |d encode / dx|."""

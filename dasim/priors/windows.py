@@ -47,6 +47,10 @@ class WindowDenoiser(AbstractDenoiser):
         step: by which windows are coordinates; None for the states themselves.
         first: of the first state, of which all others follow; errors, which hardly tell of it,
             are left out, and its law is the draws'. With a step alone.
+        spin_up: steps from the first state that is drawn to the window's own. A law on a thin
+            attractor is learned to some width, and the steps, which contract it, take it back
+            (as a model is spun up to its own climate). Windows have coordinates only where their
+            first state is told, and that one is the window's own.
     """
 
     center: Float[Array, " d"]
@@ -56,15 +60,27 @@ class WindowDenoiser(AbstractDenoiser):
     given: int = eqx.field(static=True)
     step: LearnedStep | None = None
     first: StateDenoiser | None = None
+    spin_up: int = eqx.field(static=True, default=0)
 
     def _rows(self, x: Float[Array, " n"]) -> Float[Array, "steps d"]:
         return x.reshape(-1, len(self.center))
 
-    def encode(self, x):
+    def encode(self, x, cond=None):
+        if self.spin_up and cond is None:
+            raise ValueError(
+                "a window has no coordinates in a prior with a spin-up unless its first states "
+                "are told; give cond"
+            )
         return x if self.step is None else self.step.encode(self._rows(x)).reshape(-1)
 
-    def decode(self, c):
-        return c if self.step is None else self.step.decode(self._rows(c)).reshape(-1)
+    def decode(self, c, cond=None):
+        if self.step is None:
+            return c
+        c = self._rows(c)
+        if self.spin_up:
+            known = self.told(cond, c.dtype)[0, -1] > 0
+            c = c.at[0].set(jnp.where(known, c[0], self.step.later(c[0], self.spin_up)))
+        return self.step.decode(c).reshape(-1)
 
     def log_det(self, x):
         return super().log_det(x) if self.step is None else self.step.log_det(self._rows(x))
@@ -102,7 +118,9 @@ class WindowDenoiser(AbstractDenoiser):
 
     def correction(self, v, sigma, cond=None):
         told, v = self.told(cond, v.dtype), self._rows(v)
-        out = self.network(jnp.concatenate([v, told], 1), jnp.log(sigma))
+        # of a first state before the spin-up the errors know nothing
+        seen = v.at[0].multiply(told[0, -1]) if self.spin_up else v
+        out = self.network(jnp.concatenate([seen, told], 1), jnp.log(sigma))
         if self.first is not None:
             out = out.at[0].set(self.first.correction(v[0], sigma))
         # of what is known, the denoiser is exact: E[u | z] = u

@@ -37,7 +37,9 @@ from dasim.trained import load_prior
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 WINDOWS = 200_000  # of the truth
-COUNTED = 20_000  # plain draws of a prior
+COUNTED = 200_000  # plain draws of a prior
+REJECTED = 20_000  # plain draws of which those in an event are picked
+BATCH = 500
 DRAWN, GUIDED = 1000, 500  # draws given an event, by splitting and by guided chains
 QUANTILES = (0.025, 0.5, 0.975)  # of the event's functional, to be told beside the truth's
 RARITIES = (1e-1, 1e-2, 1e-3, 1e-4)
@@ -123,7 +125,7 @@ def measure_truth(name: str):
 
 
 def plain(prior, functions: dict):
-    """A function of a key: functionals of 500 draws of the prior."""
+    """A function of a key: functionals of some draws of the prior."""
 
     @jax.jit
     def batch(key):
@@ -131,20 +133,26 @@ def plain(prior, functions: dict):
             x = sample(prior.denoiser, prior.schedule, None, k, prior.n_steps)
             return {label: f(x.reshape(prior.shape)) for label, f in functions.items()}
 
-        return jax.vmap(one)(jax.random.split(key, 500))
+        return jax.vmap(one)(jax.random.split(key, BATCH))
 
     return batch
 
 
 def measure_counts(name: str):
-    """The prior's own probabilities, by plain draws that all events share."""
+    """The prior's own probabilities, by plain draws that all events share.
+
+    It goes on from those that are kept.
+    """
     prior, asked = prior_of(name), events(name)
     batch = plain(prior, {label: event.holds for label, event in asked.items()})
-    total = dict.fromkeys(asked, 0)
-    for i in range(COUNTED // 500):
-        for label, inside in batch(jax.random.fold_in(jax.random.key(5), i)).items():
+    total = known()[name].get("counts", dict.fromkeys(("n", *asked), 0))
+    while total["n"] < COUNTED:
+        key = jax.random.fold_in(jax.random.key(5), total["n"] // BATCH)
+        for label, inside in batch(key).items():
             total[label] += int(inside.sum())
-    keep([name, "counts"], {"n": COUNTED, "calls": COUNTED * prior.n_steps} | total)
+        total["n"] += BATCH
+        if total["n"] % 20_000 == 0:
+            keep([name, "counts"], total | {"calls": total["n"] * prior.n_steps})
 
 
 def measure_probability(name: str, method: str, labels: list[str], seeds: int, **options):
@@ -167,7 +175,7 @@ def measure_probability(name: str, method: str, labels: list[str], seeds: int, *
 def rejected(name: str, functions: dict) -> dict[str, np.ndarray] | None:
     """Functionals of the prior's plain draws that lie in the event; None where too few do."""
     batch, found, inside = plain(prior_of(name), functions), [], 0
-    for i in range(COUNTED // 500):
+    for i in range(REJECTED // BATCH):
         drawn = batch(jax.random.fold_in(jax.random.key(6), i))
         found.append({k: np.asarray(v) for k, v in drawn.items()})
         inside += int(np.sum(found[-1]["event"] > 0))

@@ -7,6 +7,7 @@ that are known with an error. Writes into results.json, and README.md's tables.
 """
 
 import os
+from dataclasses import replace
 from typing import Annotated
 
 os.environ.setdefault("NPROC", "8")  # see dasim.cli
@@ -18,7 +19,7 @@ import numpy as np
 import scoringrules
 import typer
 from cases import CASES
-from run import keep, known, plain, prior_of
+from run import BATCH, keep, known, plain, prior_of
 from table import write
 
 from dasim.conditioning import conditional_draws, density, inpainted_draws
@@ -41,10 +42,18 @@ RARE = "0.1", "0.01"  # thresholds of the sweep
 STARTS = 40.0, 12.0, 4.0, 1.5  # levels from which
 
 
-def windows(name: str, count: int, seed: int):
+def windows(name: str, count: int, seed: int, earlier: int = 0):
+    """Of the system; beginning some steps earlier than the prior's."""
     case = CASES[name]
     key = jax.random.fold_in(jax.random.key(77), seed)
-    return simulated_windows(case.model, case.interval, STEPS, count, key, case.start, case.spin_up)
+    spin_up = case.model.spin_up if case.spin_up is None else case.spin_up
+    spin_up -= earlier * case.interval
+    return simulated_windows(case.model, case.interval, STEPS, count, key, case.start, spin_up)
+
+
+def without_spin_up(prior):
+    """The prior of windows that begin with the first state that is drawn."""
+    return eqx.tree_at(lambda p: p.denoiser, prior, replace(prior.denoiser, spin_up=0))
 
 
 def nats(prior, x, key) -> tuple[float, float]:
@@ -77,7 +86,7 @@ def made_noisy(prior, x, level, key):
 
 def measure_likelihood(name: str, train, test):
     """Of the prior, and of the normal law with the windows' own moments (a shrunk covariance)."""
-    prior, key = prior_of(name), jax.random.key(4)
+    prior, key = without_spin_up(prior_of(name)), jax.random.key(4)
     flat = np.asarray(train.reshape(len(train), -1), float)
     level = float(prior.schedule.levels(8)[-2])
     cov = np.cov(flat.T) + np.diag((level * np.tile(np.asarray(train).std((0, 1)), STEPS)) ** 2)
@@ -109,7 +118,7 @@ def climate(x) -> dict[str, np.ndarray]:
 def measure_climate(name: str, truth, other):
     """The largest differences over variables; of a second truth as well, for the noise."""
     batch = plain(prior_of(name), {"window": lambda x: x})
-    keys = jax.random.split(jax.random.key(6), DRAWS // 500)
+    keys = jax.random.split(jax.random.key(6), DRAWS // BATCH)
     drawn = np.concatenate([np.asarray(batch(k)["window"]) for k in keys])
     true = climate(truth)
     table = {}
@@ -132,7 +141,7 @@ def measure_descent(name: str, test):
     Windows of the system, made noisy to a level, are brought back by the probability flow in
     twice the steps of a draw: they have the system's law again if the prior is right below it.
     """
-    case, prior = CASES[name], prior_of(name)
+    case, prior = CASES[name], without_spin_up(prior_of(name))
     denoiser, sweep = prior.denoiser, jax.vmap(case.sweep)
     target = Target(prior)
     levels = prior.schedule.levels(2 * prior.n_steps)
@@ -210,7 +219,7 @@ def measure_forecasts(name: str, train, test):
             "climatology": crps(climatology, truth, scale),
         },
     )
-    measure_inpainting(name, prior, model[:10], truth[:10], scale, given)
+    measure_inpainting(name, without_spin_up(prior), model[:10], truth[:10], scale, given)
 
 
 def measure_inpainting(name, prior, model, truth, scale, given):
@@ -245,10 +254,11 @@ def measure_inpainting(name, prior, model, truth, scale, given):
 def main(systems: Annotated[str, typer.Option()] = ",".join(CASES)):
     for name in systems.split(","):
         train, test = windows(name, WINDOWS, 0), windows(name, DRAWS, 1)
+        begun = windows(name, DRAWS, 1, prior_of(name).denoiser.spin_up)
         measure_climate(name, train, test)
-        measure_descent(name, test)
+        measure_descent(name, begun)
         measure_forecasts(name, train, test)
-        measure_likelihood(name, train, test)
+        measure_likelihood(name, train, begun)
     write(known())
 
 

@@ -1,9 +1,11 @@
 """The tables of README.md, and the figure of the sweeps."""
 
+import itertools
 import json
 import math
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
@@ -29,27 +31,83 @@ def gaussian(results: dict) -> list[str]:
 
 def systems(results: dict) -> list[str]:
     lines = head(
-        "system", "event", "truth", "prior, counted", "method", "estimate", "95 % interval", "calls"
+        "system",
+        "event",
+        "truth",
+        "prior, counted",
+        "method",
+        "estimates, by seed",
+        "intervals that hold the counted",
+        "calls",
+        "plain draws' calls for the error",
     )
     for name, r in results.items():
-        if name == "gaussian":
-            continue
-        for label, true in r["truth"].items():
-            if label == "mode":
+        for label, true in r.get("truth", {}).items():
+            if label == "mode" or "counts" not in r:
                 continue
-            counted = r["counts"][label] / r["counts"]["n"] if "counts" in r else math.nan
             what = "of the paper" if label == "event" else f"sweep, {label}"
-            start = f"| {name} | {what} | {true:.3g} | {counted:.3g} "
-            rows = [(m, e) for m in METHODS for e in r.get(m, {}).get(label, {}).values()]
-            for method, e in rows or [(None, None)]:
-                if method is None:
-                    lines.append(start + "| | | | |")
-                    continue
+            counts = r["counts"]
+            start = f"| {name} | {what} | {true:.3g} | {counts[label] / counts['n']:.3g} "
+            rows = {m: list(r.get(m, {}).get(label, {}).values()) for m in METHODS}
+            rows = {m: found for m, found in rows.items() if found}
+            if not rows:
+                lines.append(start + "| | | | | |")
+            for method, found in rows.items():
+                told = ", ".join(f"{e['probability']:.2g}" for e in found)
+                held = sum(holds(e, counts, label) for e in found)
+                calls = np.mean([e["calls"] for e in found])
                 lines.append(
-                    start + f"| {method} | {e['probability']:.3g} | {e['low']:.2g} to "
-                    f"{e['high']:.2g} | {e['calls']:,} |"
+                    start + f"| {method} | {told} | {held} of {len(found)} | {calls:,.0f} "
+                    f"| {plainly(found, counts):,.0f} |"
                 )
                 start = "| | | | "
+    return lines
+
+
+def holds(estimate: dict, counts: dict, label: str) -> bool:
+    """Whether an estimate's interval holds the prior's counted share."""
+    return estimate["low"] <= counts[label] / counts["n"] <= estimate["high"]
+
+
+def deviation(estimate: dict) -> float:
+    """Standard deviation of the logarithm of a probability that an interval tells."""
+    return math.log(estimate["high"] / max(estimate["low"], 1e-12)) / (2 * 1.96)
+
+
+def plainly(found: list[dict], counts: dict) -> float:
+    """Calls of as many plain draws as have the error of some estimates, on average."""
+    p = np.exp(np.mean([np.log(max(e["probability"], 1e-12)) for e in found]))
+    variance = np.mean([deviation(e) ** 2 for e in found])
+    return (1 - p) / p / variance * counts["calls"] / counts["n"]
+
+
+def methods(results: dict) -> list[str]:
+    """All events of all systems together."""
+    lines = head(
+        "method",
+        "estimates",
+        "intervals that hold the counted",
+        "RMS error of log10 P from the counted, down to 0.01",
+        "below",
+        "from the truth, down to 0.01",
+        "below",
+    )
+    for method in METHODS:
+        held, errors = [], {}
+        for r in results.values():
+            for label, seeds in r.get(method, {}).items() if "counts" in r else ():
+                own = r["counts"][label] / r["counts"]["n"]
+                for e in seeds.values():
+                    held.append(holds(e, r["counts"], label))
+                    for of, p in (("counted", own), ("truth", r["truth"][label])):
+                        error = math.log10(max(e["probability"], 1e-12) / p)
+                        errors.setdefault((of, r["truth"][label] > 0.005), []).append(error)
+        if held:
+            told = [
+                f"{np.sqrt(np.mean(np.square(errors[kind]))):.2f}" if kind in errors else ""
+                for kind in itertools.product(("counted", "truth"), (True, False))
+            ]
+            lines.append(f"| {method} | {len(held)} | {np.mean(held):.2f} | {' | '.join(told)} |")
     return lines
 
 
@@ -182,11 +240,11 @@ def figure(results: dict):
         for shift, method in enumerate(METHODS):
             found = r.get(method, {})
             width = 0.012 * (levels[-1] - levels[0]) * (shift + 1)
-            for i, (level, k) in enumerate(zip(levels, labels, strict=True)):
+            for level, k in zip(levels, labels, strict=True):
                 for seed, e in enumerate(found.get(k, {}).values()):
                     p = e["probability"]
                     error = [[p - e["low"]], [e["high"] - p]]
-                    told = method if i == seed == 0 else None
+                    named = axis.get_legend_handles_labels()[1]
                     axis.errorbar(
                         level + width * (1 + seed),
                         p,
@@ -194,7 +252,7 @@ def figure(results: dict):
                         fmt="o",
                         ms=4,
                         color=COLOURS[method],
-                        label=told,
+                        label=None if method in named else method,
                     )
         axis.set(title=name, xlabel="threshold", ylim=(1e-5, 1))
         axis.legend(frameon=False, fontsize=7)
@@ -205,7 +263,8 @@ def figure(results: dict):
 def write(results: dict):
     """README.md between its marks."""
     kinds = (
-        gaussian, systems, draws, likelihoods, climates, descents, forecasts, cycling, analyses,
+        gaussian, systems, methods, draws, likelihoods, climates, descents, forecasts, cycling,
+        analyses,
     )  # fmt: skip
     page = HERE / "README.md"
     text = page.read_text()
