@@ -1,7 +1,7 @@
 """Trained priors of trajectories: their data, specification, training and files."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -66,7 +66,6 @@ class TrajectorySpec:
         channels: of the U-Net, at each resolution.
         schedule: "ve", "vp" or "sub-vp".
         n_steps: network calls of a draw.
-        finest: lowest noise level of "ve".
         step: by which windows are coordinates; None for the states themselves.
     """
 
@@ -77,7 +76,6 @@ class TrajectorySpec:
     channels: tuple[int, ...] = (32, 64, 64)
     schedule: Literal["ve", "vp", "sub-vp"] = "ve"
     n_steps: int = 20
-    finest: float = 0.005
     step: StepSpec | None = None
 
     def build(self, key: Key) -> DiffusionPrior:
@@ -102,10 +100,7 @@ class TrajectorySpec:
         denoiser = WindowDenoiser(
             jnp.zeros(d), jnp.ones(d), network, self.steps, self.given, **coordinates
         )
-        schedule = SCHEDULES[self.schedule]
-        if isinstance(schedule, VESchedule):
-            schedule = replace(schedule, sigma_min=self.finest)
-        return DiffusionPrior(denoiser, (self.steps, d), schedule, self.n_steps)
+        return DiffusionPrior(denoiser, (self.steps, d), SCHEDULES[self.schedule], self.n_steps)
 
 
 def simulated_windows(
