@@ -47,7 +47,8 @@ def systems(results: dict) -> list[str]:
                 continue
             what = "of the paper" if label == "event" else f"sweep, {label}"
             counts = r["counts"]
-            start = f"| {name} | {what} | {true:.3g} | {counts[label] / counts['n']:.3g} "
+            counted = f"{counts[label] / counts['n']:.3g} of {counts['n']:,}"
+            start = f"| {name} | {what} | {true:.3g} | {counted} "
             rows = {m: list(r.get(m, {}).get(label, {}).values()) for m in METHODS}
             rows = {m: found for m, found in rows.items() if found}
             if not rows:
