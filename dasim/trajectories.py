@@ -204,7 +204,7 @@ def train_trajectory_prior(
             lambda d: d.network,
         ).model
         denoiser = eqx.tree_at(lambda d: (d.step, d.first), denoiser, (step, first))
-    one = lambda x: x.reshape(-1) if spec.step is None else denoiser.step.encode(x).reshape(-1)
+    one = lambda x: denoiser.encode(x.reshape(-1), x[: spec.given])
     encoded = jax.jit(lambda x: jax.lax.map(one, x, batch_size=BATCH))
     # errors are nearly white: no two windows of them could be taken for one another
     others = OTHERS if spec.step is None else 0

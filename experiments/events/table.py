@@ -41,21 +41,20 @@ def systems(results: dict) -> list[str]:
         "calls",
         "plain draws' calls for the error",
     )
-    for name, r in results.items():
-        for label, true in r.get("truth", {}).items():
-            if label == "mode" or "counts" not in r:
+    for name, r in priors(results).items():
+        for label, true in r["truth"].items():
+            if label == "mode":
                 continue
             what = "of the paper" if label == "event" else f"sweep, {label}"
-            counts = r["counts"]
-            counted = f"{counts[label] / counts['n']:.3g} of {counts['n']:,}"
-            start = f"| {name} | {what} | {true:.3g} | {counted} "
+            share, counts = counted(r, label), r["counts"]
+            start = f"| {name} | {what} | {true:.3g} | {share:.3g} of {counts['n']:,} "
             rows = {m: list(r.get(m, {}).get(label, {}).values()) for m in METHODS}
             rows = {m: found for m, found in rows.items() if found}
             if not rows:
                 lines.append(start + "| | | | | |")
             for method, found in rows.items():
                 told = ", ".join(f"{e['probability']:.2g}" for e in found)
-                held = sum(holds(e, counts, label) for e in found)
+                held = sum(holds(e, share) for e in found)
                 calls = np.mean([e["calls"] for e in found])
                 lines.append(
                     start + f"| {method} | {told} | {held} of {len(found)} | {calls:,.0f} "
@@ -65,20 +64,30 @@ def systems(results: dict) -> list[str]:
     return lines
 
 
-def holds(estimate: dict, counts: dict, label: str) -> bool:
-    """Whether an estimate's interval holds the prior's counted share."""
-    return estimate["low"] <= counts[label] / counts["n"] <= estimate["high"]
+def priors(results: dict) -> dict:
+    """Those of the results that are of a prior whose draws were counted."""
+    return {name: r for name, r in results.items() if "counts" in r}
 
 
-def deviation(estimate: dict) -> float:
-    """Standard deviation of the logarithm of a probability that an interval tells."""
-    return math.log(estimate["high"] / max(estimate["low"], 1e-12)) / (2 * 1.96)
+def counted(r: dict, label: str) -> float:
+    """Share of a prior's plain draws that are in an event."""
+    return r["counts"][label] / r["counts"]["n"]
+
+
+def holds(estimate: dict, share: float) -> bool:
+    return estimate["low"] <= share <= estimate["high"]
+
+
+def log(probability: float) -> float:
+    """Finite where no draw was in the event."""
+    return math.log(max(probability, 1e-12))
 
 
 def plainly(found: list[dict], counts: dict) -> float:
     """Calls of as many plain draws as have the error of some estimates, on average."""
-    p = np.exp(np.mean([np.log(max(e["probability"], 1e-12)) for e in found]))
-    variance = np.mean([deviation(e) ** 2 for e in found])
+    p = np.exp(np.mean([log(e["probability"]) for e in found]))
+    # the standard deviation of log P that an interval tells
+    variance = np.mean([((log(e["high"]) - log(e["low"])) / (2 * 1.96)) ** 2 for e in found])
     return (1 - p) / p / variance * counts["calls"] / counts["n"]
 
 
@@ -95,14 +104,14 @@ def methods(results: dict) -> list[str]:
     )
     for method in METHODS:
         held, errors = [], {}
-        for r in results.values():
-            for label, seeds in r.get(method, {}).items() if "counts" in r else ():
-                own = r["counts"][label] / r["counts"]["n"]
+        for r in priors(results).values():
+            for label, seeds in r.get(method, {}).items():
+                share, true = counted(r, label), r["truth"][label]
                 for e in seeds.values():
-                    held.append(holds(e, r["counts"], label))
-                    for of, p in (("counted", own), ("truth", r["truth"][label])):
-                        error = math.log10(max(e["probability"], 1e-12) / p)
-                        errors.setdefault((of, r["truth"][label] > 0.005), []).append(error)
+                    held.append(holds(e, share))
+                    for of, p in (("counted", share), ("truth", true)):
+                        error = (log(e["probability"]) - log(p)) / math.log(10)
+                        errors.setdefault((of, true > 0.005), []).append(error)
         if held:
             told = [
                 f"{np.sqrt(np.mean(np.square(errors[kind]))):.2f}" if kind in errors else ""
@@ -236,7 +245,7 @@ def figure(results: dict):
         levels = [r["thresholds"][k] for k in labels]
         axis.semilogy(levels, [r["truth"][k] for k in labels], "k-", lw=1.5, label="true system")
         if "counts" in r:
-            share = [r["counts"][k] / r["counts"]["n"] or math.nan for k in labels]
+            share = [counted(r, k) or math.nan for k in labels]
             axis.semilogy(levels, share, "kx", ms=7, label="prior, counted")
         for shift, method in enumerate(METHODS):
             found = r.get(method, {})
