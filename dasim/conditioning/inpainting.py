@@ -11,13 +11,23 @@ number of repeats: a baseline to the conditional score, which treats known compo
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from dasim.conditioning.chain import descended, noising
 from dasim.conditioning.guidance import ConstantGuidance, Target
 from dasim.covariance import DiagonalCovariance
 from dasim.events.regions import Equals
 from dasim.types import Key
+
+
+class _White(eqx.Module):
+    """Some of a draw's white coordinates; a functional that is not another at each call."""
+
+    target: Target
+    where: Int[Array, " k"]
+
+    def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, " k"]:
+        return self.target.white(x)[self.where]
 
 
 def inpainted_draws(
@@ -63,7 +73,7 @@ def inpainted_draws(
             "known components must be those of the window's first states, and of all variables: "
             "the prior's coordinates are a first state and the errors of its steps"
         )
-    seen = Equals(lambda x: target.white(x)[where], u[where], 1.0)
+    seen = Equals(_White(target, where), u[where], 1.0)
     return _inpainted(Target(prior, seen, cond), u, flat, key, n, levels, repeats, width)
 
 

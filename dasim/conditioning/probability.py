@@ -20,7 +20,7 @@ from dasim.types import Key
 
 METHODS = "splitting", "smc", "noise-splitting", "mc", "density"
 SAMPLERS = "smc", "splitting", "noise-splitting", "score"
-PILOT = 8  # one draw for so many that count finds the levels
+PILOT = 4  # one draw for so many that count finds the levels
 ISLANDS = 8  # independent runs, from whose differences the error of an estimate is known
 LEVEL = 0.95
 BATCH = 250  # draws at a time
@@ -77,9 +77,10 @@ def event_probability(
             mean logarithm).
         cond: what the prior's denoiser takes as a condition: of a trajectory prior the first
             states; of a transition `transition.condition(x, t)`.
-        n: draws in all; rounded up to a multiple of 250 for "mc", of 8 for all but "splitting".
+        n: draws in all, of "splitting" at each level; rounded up to a multiple of 250 for "mc", of
+            8 for all but "splitting".
         levels: noise levels of the chain ("smc", "noise-splitting").
-        moves: of each draw between two levels of the event ("splitting").
+        moves: of each chain at a level of the event, of `n / moves` chains ("splitting").
         guidance: the approximate conditional score by default ("smc", "density").
         probes: of the divergence's estimate ("density"); exact for up to 64 variables, else 8.
 
@@ -116,9 +117,10 @@ def conditional_draws(
     """`n` draws of the prior given the event.
 
     Args:
-        method: "smc" or "noise-splitting", of four times as many draws, or "splitting", of ten
-            times, of which `n` are picked by their weights; or "score": the guided chain's draws
-            as they come, cheaper, and biased by what the guidance gets wrong.
+        method: "smc" or "noise-splitting", of four times as many draws, of which `n` are picked by
+            their weights; "splitting", of twenty times, of which `n` are picked and moved on; or
+            "score": the guided chain's draws as they come, cheaper, and biased by what the
+            guidance gets wrong.
         levels, guidance, moves: see `event_probability`.
 
     Raises:
@@ -132,18 +134,25 @@ def conditional_draws(
     target = Target(prior, event, cond)
     if method != "score":
         key, pick = jax.random.split(key)
-        if method == "splitting":  # a tenth and more of its draws pass the last level
-            many = 10 * n
-            found = _by_splitting(target, many, moves, key)
+        if method == "splitting":  # a tenth and more of its draws are in the event
+            many = 20 * n
+            split = _split(target, many, moves, key)
+            draws = log_weights = jnp.zeros(0)
+            if split.probability:  # more moves: the draws of one chain are alike
+                move_key, pick = jax.random.split(pick)
+                ends = splitting.refresh(target, split.scale, split.at, n, moves, move_key)
+                draws = _drawn(target, ends.noise)
+                log_weights = _even(target, draws)
         else:
             many = 4 * n
             found = _by_chain(target, guidance, levels, -(-many // ISLANDS), key, method)
-        if not len(found.draws):
+            draws, log_weights = found.draws, found.log_weights
+        if not len(draws):
             raise ValueError(
                 f"none of {many} draws meets the event: it is impossible, or so rare that more "
                 "of them or more levels are needed"
             )
-        return found.draws[systematic(jnp.exp(found.log_weights), pick, n)]
+        return draws[systematic(jnp.exp(log_weights), pick, n)]
     guidance = guidance or MomentGuidance()
     each = min(n, BATCH)
     keys = jax.random.split(key, -(-n // each))
@@ -209,19 +218,34 @@ def _of_islands(target, log_each, calls, draws, log_weights, method) -> EventPro
     )
 
 
-def _by_splitting(target, n, moves, key) -> EventProbability:
+class _Split(NamedTuple):
+    """What splitting found, besides the arguments of `splitting.split`."""
+
+    target: Target
+    scale: Float[Array, " k"]
+    plan: splitting.Plan
+    probability: float
+    variance: float
+    at: splitting.Level
+    calls: int
+
+
+def _split(target, n, moves, key) -> _Split:
     scale_key, pilot, key = jax.random.split(key, 3)
     noise = jax.random.normal(scale_key, (BATCH, target.size), target.dtype)
     scale = jnp.nanstd(_constraints(target, noise), 0) + 1e-12
     pilots = max(n // PILOT, BATCH)
     plan = splitting.find_levels(target, scale, pilots, moves, pilot)
-    probability, variance, at = splitting.split(target, scale, plan, n, moves, key)
-    inside = at.margin >= 0
-    log_weights = jnp.where(inside, -jnp.log(jnp.maximum(inside.sum(), 1)), -jnp.inf)
-    one = target.prior.n_steps
-    calls = one * (1 + len(plan) * moves) * (n + pilots)
-    calls += one * (BATCH + n)  # for the scale, and for the draws themselves
+    found = splitting.split(target, scale, plan, n, moves, key)
+    # BATCH for the scale, and n for the draws themselves
+    calls = target.prior.n_steps * ((1 + len(plan)) * (n + pilots) + BATCH + n)
+    return _Split(target, scale, plan, *found, calls)
+
+
+def _by_splitting(target, n, moves, key) -> EventProbability:
+    _, _, plan, probability, variance, at, calls = _split(target, n, moves, key)
     draws = _drawn(target, at.noise)
+    log_weights = _even(target, draws)
     if probability == 0:
         none = draws[:0], log_weights[:0]
         return EventProbability(0.0, 0.0, 1.0, np.inf, calls, *none, "splitting")
@@ -230,9 +254,20 @@ def _by_splitting(target, n, moves, key) -> EventProbability:
         factor = math.exp(t.ppf(0.5 + LEVEL / 2, max(1 / variance - 1, 1)) * error)
         low, high = probability / factor, min(probability * factor, 1.0)
     else:
-        low, high = _of_a_count(int(inside.sum()), n)
+        low, high = _of_a_count(int((at.margin >= 0).sum()), n)
     error = error / math.log(10)
     return EventProbability(probability, low, high, error, calls, draws, log_weights, "splitting")
+
+
+@eqx.filter_jit
+def _even(target: Target, draws):
+    """Log weights: the same of all that are in the event.
+
+    Asked of the draws as they are: the same noise can end elsewhere by rounding, if its path is
+    chaotic.
+    """
+    inside = jax.vmap(target.event.holds)(draws)
+    return jnp.where(inside, -jnp.log(jnp.maximum(inside.sum(), 1)), -jnp.inf)
 
 
 def _of_a_count(k: int, m: int) -> tuple[float, float]:

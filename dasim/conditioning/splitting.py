@@ -2,16 +2,18 @@ r"""Multilevel splitting: a rare event as the last of several that are not.
 
 A draw of the prior is a function G of standard normal numbers e, the noise from which its
 probability flow starts. Levels l_1 < l_2 < ... < 0 of the event's margin are set so that each is
-passed by a tenth of the draws that passed the one before; between levels the survivors are copied
-and moved by steps
+passed by a tenth of the draws above the one before. From each of those that pass, a chain of
+moves
 
-    e' = sqrt(1 - b^2) e + b noise,         kept if the margin of G(e') is above the level,
+    e' = sqrt(1 - b^2) e + b noise,         made if the margin of G(e') is above the level,
 
-which leave the law of e given the level as it is (subset simulation: Au and Beck 2001, Prob. Eng.
-Mech. 16, 263-277; moves: Neal 1999). The levels are set in a first run, and the run that counts
-takes them, and the lengths of the moves, as they are, so that its estimate is unbiased. Its error
-is known from who descends from whom (Lee and Whiteley 2018, arXiv 1509.00394, theorem 1): draws
-of one family, those copied from one and the same first draw, say little more than one does.
+which leave the law of e given the level as it is, makes ten new draws; all of them are kept, so
+that a level costs as many draws as it has (subset simulation: Au and Beck 2001, Prob. Eng. Mech.
+16, 263-277; with a fixed number of chains: Dau and Chopin 2022, arXiv 2011.02328; moves: Neal
+1999). The levels are set in a first run, and the run that counts takes them, and the lengths of
+the moves, as they are, so that its estimate is unbiased. Its error is known from who descends
+from whom: each first draw has its own tree, and the trees are nearly independent (Botev and
+Kroese 2012, Stat. Comput. 22, 1-16, where they are so exactly).
 """
 
 import math
@@ -25,11 +27,14 @@ from jaxtyping import Array, Float, Int
 
 from dasim.conditioning.guidance import Target
 from dasim.priors.sampler import flow
+from dasim.resampling import systematic
 from dasim.types import Key
 
 SHARE = 0.1  # of the draws that pass a level
 ACCEPTED = 0.3  # share of the moves, towards which their length is steered
 MOST_LEVELS = 60
+SHORTEST = 1e-5  # of a move: the sheets of initial states that lead to an extreme are thin
+SPREAD = -0.7, 0.4  # of the logarithm of a move's length
 BATCH = 128
 
 
@@ -73,33 +78,54 @@ def begin(target: Target, scale, count: int, key: Key) -> Level:
 def advance(
     target: Target, scale, level, at: Level, moves: int, key: Key, adapt: bool = False
 ) -> Level:
-    """As many draws above `level`: copies of those that are, moved `moves` times.
+    """As many draws above `level` (rounded down to whole chains), by chains from those that are.
 
-    With `adapt` the moves' length is steered by the share of them that is kept.
+    With `adapt` the moves' length is steered by the share of them that is made.
     """
     pick, key = jax.random.split(key)
     above = at.margin >= level
-    index = jax.random.choice(pick, len(above), above.shape, p=above / jnp.maximum(above.sum(), 1))
+    index = systematic(above / jnp.maximum(above.sum(), 1), pick, max(len(above) // moves, 1))
+    length, path = _chains(target, scale, level, _taken(at, index), moves, key, adapt)
+    flat = lambda a: jnp.swapaxes(a, 0, 1).reshape(-1, *a.shape[2:])  # a chain's draws together
+    return Level(*map(flat, path), jnp.repeat(at.family[index], moves), length)
+
+
+@eqx.filter_jit
+def refresh(target: Target, scale, at: Level, count: int, moves: int, key: Key) -> Level:
+    """`count` draws in the event: the ends of chains that begin in those that are."""
+    pick, key = jax.random.split(key)
+    inside = at.margin >= 0
+    begun = _taken(at, systematic(inside / jnp.maximum(inside.sum(), 1), pick, count))
+    length, path = _chains(target, scale, 0.0, begun, moves, key)
+    return Level(*(a[-1] for a in path), begun.family, length)
+
+
+def _taken(at: Level, index) -> Level:
+    return Level(at.noise[index], at.margin[index], at.family[index], at.length)
+
+
+def _chains(target: Target, scale, level, at: Level, moves: int, key: Key, adapt: bool = False):
+    """The moves' length at last, and noise and margins after each move, `(move, chain, ...)`."""
 
     def move(carry, key):
         noise, margin, length = carry
         step_key, share_key = jax.random.split(key)
         # lengths are spread, so that some suit whatever the level's shape
-        spread = jax.random.uniform(share_key, (len(noise), 1), noise.dtype, 0.5, 1.5)
-        b = jnp.minimum(length * spread, 1.0)
+        spread = jax.random.uniform(share_key, (len(noise), 1), noise.dtype, *SPREAD)
+        b = jnp.minimum(length * jnp.exp(spread), 1.0)
         trial = jnp.sqrt(1 - b**2) * noise + b * jax.random.normal(
             step_key, noise.shape, noise.dtype
         )
         new = _margins(target, scale, trial)
         better = new >= level
-        noise = jnp.where(better[:, None], trial, noise)
+        noise, margin = jnp.where(better[:, None], trial, noise), jnp.where(better, new, margin)
         if adapt:
-            length = jnp.clip(length * jnp.exp(better.mean() - ACCEPTED), 0.01, 1.0)
-        return (noise, jnp.where(better, new, margin), length), None
+            length = jnp.clip(length * jnp.exp(better.mean() - ACCEPTED), SHORTEST, 1.0)
+        return (noise, margin, length), (noise, margin)
 
-    carry = at.noise[index], at.margin[index], at.length
-    noise, margin, length = jax.lax.scan(move, carry, jax.random.split(key, moves))[0]
-    return Level(noise, margin, at.family[index], length)
+    carry = at.noise, at.margin, at.length
+    (*_, length), path = jax.lax.scan(move, carry, jax.random.split(key, moves))
+    return length, path
 
 
 def _margins(target: Target, scale, noise):
@@ -115,7 +141,7 @@ Plan = list[tuple[float, float]]  # levels, and the lengths of the moves above t
 
 
 def find_levels(target: Target, scale, count: int, moves: int, key: Key) -> Plan:
-    """Levels below zero, each passed by a tenth of what passed the one before.
+    """Levels below zero, each passed by a tenth of the draws above the one before.
 
     Raises:
         ValueError: the event was not reached: its probability is too small, or zero.
@@ -154,18 +180,16 @@ def split(
             return 0.0, math.inf, at
         at = advance(target, scale, jnp.asarray(level), at, moves, jax.random.fold_in(key, i))
     inside = np.asarray(at.margin >= 0)
-    variance = relative_variance(np.asarray(at.family)[inside], count, len(plan) + 1)
+    variance = relative_variance(np.asarray(at.family)[inside], count)
     return probability * float(inside.mean()), variance, at
 
 
-def relative_variance(families: Int[np.ndarray, " inside"], count: int, times: int) -> float:
-    """Of an estimate by `count` draws that were chosen from `times` times (theorem 1, there).
+def relative_variance(families: Int[np.ndarray, " inside"], count: int) -> float:
+    """Of an estimate by the draws of `count` independent families; each draw's family is given.
 
-    An estimate of it by few draws may fall below zero: then each family counts as one draw.
+    That of the mean of the families' shares in the estimate.
     """
     if not len(families):
         return math.inf
-    sizes = np.unique(families, return_counts=True)[1] / len(families)
-    alike = float(np.sum(sizes**2))  # that two of the draws are of one family
-    found = 1 - (count / (count - 1)) ** times * (1 - alike)
-    return found if found > 0 else alike
+    shares = np.unique(families, return_counts=True)[1] / len(families)
+    return float(np.sum(shares**2) - 1 / count) * count / (count - 1)

@@ -37,10 +37,10 @@ from dasim.trained import load_prior
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 WINDOWS = 200_000  # of the truth
-COUNTED = 200_000  # plain draws of a prior
+COUNTED = 100_000  # plain draws of a prior
 REJECTED = 20_000  # plain draws of which those in an event are picked
 BATCH = 500
-DRAWN, GUIDED = 1000, 500  # draws given an event, by splitting and by guided chains
+DRAWN, GUIDED = 1000, 250  # draws given an event, by splitting and by guided chains
 QUANTILES = (0.025, 0.5, 0.975)  # of the event's functional, to be told beside the truth's
 RARITIES = (1e-1, 1e-2, 1e-3, 1e-4)
 
@@ -90,7 +90,7 @@ def measure_gaussian(seeds: int):
             if method == "mc" and p < 1e-3 or f"{p:g}" in done.get(method, {}):
                 continue
             event = Exceeds(functional, mean + std * norm.isf(p))
-            n = 64 if method == "density" else 1000
+            n = {"density": 64, "splitting": 4000}.get(method, 1000)
             repetitions = 100 if method == "smc" else 20
             found = [
                 event_probability(prior, event, jax.random.key(k), method, n=n, levels=24)
@@ -273,7 +273,7 @@ def main(
             measure_probability(name, "smc", labels, seeds, n=1000, levels=64)
             measure_probability(name, "noise-splitting", labels, seeds, n=1000, levels=64)
         if "splitting" in chosen:
-            measure_probability(name, "splitting", labels, seeds, n=800)
+            measure_probability(name, "splitting", labels, seeds, n=4000)
         if "density" in chosen:
             measure_probability(name, "density", labels, 1, n=64)
         if "draws" in chosen:

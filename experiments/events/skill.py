@@ -228,9 +228,10 @@ def measure_inpainting(name, prior, model, truth, scale, given):
     centre = model[:, 0]  # one member's first states, in place of each its own
     key, width = jax.random.key(12), jnp.tile(jnp.asarray(scale * ERROR, jnp.float32), given)
 
+    beginning = lambda x: x[:given].reshape(-1)
+
     def as_event(i):
-        first = centre[i, :given].reshape(-1)
-        event = Equals(lambda x: x[:given].reshape(-1), first, width)
+        event = Equals(beginning, beginning(centre[i]), width)
         return conditional_draws(prior, event, key, MEMBERS, method="score", levels=32)
 
     put = lambda i, **more: inpainted_draws(

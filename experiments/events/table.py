@@ -118,6 +118,14 @@ def methods(results: dict) -> list[str]:
                 for kind in itertools.product(("counted", "truth"), (True, False))
             ]
             lines.append(f"| {method} | {len(held)} | {np.mean(held):.2f} | {' | '.join(told)} |")
+    errors = {True: [], False: []}
+    for r in priors(results).values():
+        for label, true in r["truth"].items():
+            if label != "mode":
+                error = (log(counted(r, label)) - log(true)) / math.log(10)
+                errors[true > 0.005].append(error)
+    told = [f"{np.sqrt(np.mean(np.square(e))):.2f}" if e else "" for e in errors.values()]
+    lines.append(f"| counted | {sum(map(len, errors.values()))} | | | | {' | '.join(told)} |")
     return lines
 
 
