@@ -235,10 +235,22 @@ def _split(target, n, moves, key) -> _Split:
     noise = jax.random.normal(scale_key, (BATCH, target.size), target.dtype)
     scale = jnp.nanstd(_constraints(target, noise), 0) + 1e-12
     pilots = max(n // PILOT, BATCH)
-    plan = splitting.find_levels(target, scale, pilots, moves, pilot)
+    spent = BATCH + n  # for the scale, and for the draws themselves
+    for again in range(2):  # few draws can miss the ways to an event that more of them find
+        own = jax.random.fold_in(pilot, again) if again else pilot
+        plan, reached = splitting.find_levels(target, scale, pilots, moves, own)
+        spent += (1 + len(plan)) * pilots
+        if reached:
+            break
+        pilots *= PILOT
+    else:
+        raise ValueError(
+            f"splitting: the event was not reached after {len(plan)} levels, the last of them "
+            f"{-plan[-1][0]:.3g} standard deviations of the constraint short of it; it "
+            "may be impossible"
+        )
     found = splitting.split(target, scale, plan, n, moves, key)
-    # BATCH for the scale, and n for the draws themselves
-    calls = target.prior.n_steps * ((1 + len(plan)) * (n + pilots) + BATCH + n)
+    calls = target.prior.n_steps * ((1 + len(plan)) * n + spent)
     return _Split(target, scale, plan, *found, calls)
 
 

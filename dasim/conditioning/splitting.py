@@ -140,27 +140,23 @@ def _margins(target: Target, scale, noise):
 Plan = list[tuple[float, float]]  # levels, and the lengths of the moves above them
 
 
-def find_levels(target: Target, scale, count: int, moves: int, key: Key) -> Plan:
+def find_levels(target: Target, scale, count: int, moves: int, key: Key) -> tuple[Plan, bool]:
     """Levels below zero, each passed by a tenth of the draws above the one before.
 
-    Raises:
-        ValueError: the event was not reached: its probability is too small, or zero.
+    And whether the event was reached: not where none of the draws comes any nearer to it, which
+    few draws can do that started on the wrong ways.
     """
     at, found = begin(target, scale, count, key), []
     for i in range(MOST_LEVELS):
         level = float(jnp.quantile(at.margin, 1 - SHARE))
         if level >= 0:
-            return found
+            return found, True
         if found and level <= found[-1][0]:
             break
         level_key = jax.random.fold_in(key, i)
         at = advance(target, scale, jnp.asarray(level), at, moves, level_key, adapt=True)
         found.append((level, float(at.length)))
-    raise ValueError(
-        f"splitting: the event was not reached after {len(found)} levels, the last of them "
-        f"{-found[-1][0]:.3g} standard deviations of the constraint short of it; it "
-        "may be impossible"
-    )
+    return found, False
 
 
 def split(

@@ -91,7 +91,7 @@ def measure_gaussian(seeds: int):
                 continue
             event = Exceeds(functional, mean + std * norm.isf(p))
             n = {"density": 64, "splitting": 4000}.get(method, 1000)
-            repetitions = 100 if method == "smc" else 20
+            repetitions = 100 if method in ("smc", "splitting") else 20
             found = [
                 event_probability(prior, event, jax.random.key(k), method, n=n, levels=24)
                 for k in range(repetitions)
