@@ -20,7 +20,6 @@ from dasim.types import Key
 
 METHODS = "splitting", "smc", "noise-splitting", "mc", "density"
 SAMPLERS = "smc", "splitting", "noise-splitting", "score"
-PILOT = 4  # one draw for so many that count finds the levels
 ISLANDS = 8  # independent runs, from whose differences the error of an estimate is known
 LEVEL = 0.95
 BATCH = 250  # draws at a time
@@ -136,13 +135,12 @@ def conditional_draws(
         key, pick = jax.random.split(key)
         if method == "splitting":  # a tenth and more of its draws are in the event
             many = 20 * n
-            split = _split(target, many, moves, key)
+            split = splitting.run(target, many, moves, key)
             draws = log_weights = jnp.zeros(0)
             if split.probability:  # more moves: the draws of one chain are alike
                 move_key, pick = jax.random.split(pick)
                 ends = splitting.refresh(target, split.scale, split.at, n, moves, move_key)
-                draws = _drawn(target, ends.noise)
-                log_weights = _even(target, draws)
+                draws, log_weights = splitting.draws_of(target, ends.noise)
         else:
             many = 4 * n
             found = _by_chain(target, guidance, levels, -(-many // ISLANDS), key, method)
@@ -162,7 +160,6 @@ def conditional_draws(
 
 _chain = eqx.filter_jit(guided_chain)
 _calibrated = eqx.filter_jit(calibrated)
-_constraints = eqx.filter_jit(jax.vmap(splitting.constraint, (None, 0)))
 
 
 @eqx.filter_jit
@@ -218,46 +215,9 @@ def _of_islands(target, log_each, calls, draws, log_weights, method) -> EventPro
     )
 
 
-class _Split(NamedTuple):
-    """What splitting found, besides the arguments of `splitting.split`."""
-
-    target: Target
-    scale: Float[Array, " k"]
-    plan: splitting.Plan
-    probability: float
-    variance: float
-    at: splitting.Level
-    calls: int
-
-
-def _split(target, n, moves, key) -> _Split:
-    scale_key, pilot, key = jax.random.split(key, 3)
-    noise = jax.random.normal(scale_key, (BATCH, target.size), target.dtype)
-    scale = jnp.nanstd(_constraints(target, noise), 0) + 1e-12
-    pilots = max(n // PILOT, BATCH)
-    spent = BATCH + n  # for the scale, and for the draws themselves
-    for again in range(2):  # few draws can miss the ways to an event that more of them find
-        own = jax.random.fold_in(pilot, again) if again else pilot
-        plan, reached = splitting.find_levels(target, scale, pilots, moves, own)
-        spent += (1 + len(plan)) * pilots
-        if reached:
-            break
-        pilots *= PILOT
-    else:
-        raise ValueError(
-            f"splitting: the event was not reached after {len(plan)} levels, the last of them "
-            f"{-plan[-1][0]:.3g} standard deviations of the constraint short of it; it "
-            "may be impossible"
-        )
-    found = splitting.split(target, scale, plan, n, moves, key)
-    calls = target.prior.n_steps * ((1 + len(plan)) * n + spent)
-    return _Split(target, scale, plan, *found, calls)
-
-
 def _by_splitting(target, n, moves, key) -> EventProbability:
-    _, _, plan, probability, variance, at, calls = _split(target, n, moves, key)
-    draws = _drawn(target, at.noise)
-    log_weights = _even(target, draws)
+    _, plan, probability, variance, at, calls = splitting.run(target, n, moves, key)
+    draws, log_weights = splitting.draws_of(target, at.noise)
     if probability == 0:
         none = draws[:0], log_weights[:0]
         return EventProbability(0.0, 0.0, 1.0, np.inf, calls, *none, "splitting")
@@ -271,27 +231,11 @@ def _by_splitting(target, n, moves, key) -> EventProbability:
     return EventProbability(probability, low, high, error, calls, draws, log_weights, "splitting")
 
 
-@eqx.filter_jit
-def _even(target: Target, draws):
-    """Log weights: the same of all that are in the event.
-
-    Asked of the draws as they are: the same noise can end elsewhere by rounding, if its path is
-    chaotic.
-    """
-    inside = jax.vmap(target.event.holds)(draws)
-    return jnp.where(inside, -jnp.log(jnp.maximum(inside.sum(), 1)), -jnp.inf)
-
-
 def _of_a_count(k: int, m: int) -> tuple[float, float]:
     """The interval of Clopper and Pearson for a share of which k of m were counted."""
     low = float(beta.ppf((1 - LEVEL) / 2, k, m - k + 1)) if k else 0.0
     high = float(beta.ppf((1 + LEVEL) / 2, k + 1, m - k)) if k < m else 1.0
     return low, high
-
-
-@eqx.filter_jit
-def _drawn(target: Target, noise):
-    return jax.lax.map(lambda e: splitting.draw(target, e), noise, batch_size=splitting.BATCH)
 
 
 @eqx.filter_jit

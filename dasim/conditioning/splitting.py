@@ -35,7 +35,9 @@ ACCEPTED = 0.3  # share of the moves, towards which their length is steered
 MOST_LEVELS = 60
 SHORTEST = 1e-5  # of a move: the sheets of initial states that lead to an extreme are thin
 SPREAD = -0.7, 0.4  # of the logarithm of a move's length
-BATCH = 128
+BATCH = 128  # of draws computed at once
+PILOT = 4  # one draw for so many that count finds the levels
+LEAST = 250  # draws that find them, and the constraint's scale
 
 
 class Level(NamedTuple):
@@ -64,6 +66,9 @@ def draw(target: Target, noise: Float[Array, " n"]) -> Float[Array, "*shape"]:
 def constraint(target: Target, noise: Float[Array, " n"]) -> Float[Array, " k"]:
     """The event's constraint of G(e)."""
     return target.event.constraint(draw(target, noise))
+
+
+_constraints = eqx.filter_jit(jax.vmap(constraint, (None, 0)))
 
 
 @eqx.filter_jit
@@ -189,3 +194,62 @@ def relative_variance(families: Int[np.ndarray, " inside"], count: int) -> float
         return math.inf
     shares = np.unique(families, return_counts=True)[1] / len(families)
     return float(np.sum(shares**2) - 1 / count) * count / (count - 1)
+
+
+class Run(NamedTuple):
+    """What splitting found.
+
+    Attributes:
+        scale: of the constraint, the unit of margins.
+        plan: the levels.
+        probability, variance, at: see `split`.
+        calls: network evaluations.
+    """
+
+    scale: Float[Array, " k"]
+    plan: Plan
+    probability: float
+    variance: float
+    at: Level
+    calls: int
+
+
+def run(target: Target, count: int, moves: int, key: Key) -> Run:
+    """Levels, and an estimate by `count` draws at each of them.
+
+    Raises:
+        ValueError: the event was not reached: its probability is too small, or zero.
+    """
+    scale_key, pilot, key = jax.random.split(key, 3)
+    noise = jax.random.normal(scale_key, (LEAST, target.size), target.dtype)
+    scale = jnp.nanstd(_constraints(target, noise), 0) + 1e-12
+    pilots = max(count // PILOT, LEAST)
+    spent = LEAST + count  # for the scale, and for the draws themselves
+    for again in range(2):  # few draws can miss the ways to an event that more of them find
+        own = jax.random.fold_in(pilot, again) if again else pilot
+        plan, reached = find_levels(target, scale, pilots, moves, own)
+        spent += (1 + len(plan)) * pilots
+        if reached:
+            break
+        pilots *= PILOT
+    else:
+        raise ValueError(
+            f"splitting: the event was not reached after {len(plan)} levels, the last of them "
+            f"{-plan[-1][0]:.3g} standard deviations of the constraint short of it; it "
+            "may be impossible"
+        )
+    found = split(target, scale, plan, count, moves, key)
+    calls = target.prior.n_steps * ((1 + len(plan)) * count + spent)
+    return Run(scale, plan, *found, calls)
+
+
+@eqx.filter_jit
+def draws_of(target: Target, noise: Float[Array, "draw n"]) -> tuple[Array, Array]:
+    """G(e) of each, and log weights: the same of all that are in the event.
+
+    Asked of the draws as they are: the same noise can end elsewhere by rounding, if its path is
+    chaotic.
+    """
+    draws = jax.lax.map(lambda e: draw(target, e), noise, batch_size=BATCH)
+    inside = jax.vmap(target.event.holds)(draws)
+    return draws, jnp.where(inside, -jnp.log(jnp.maximum(inside.sum(), 1)), -jnp.inf)
