@@ -136,16 +136,16 @@ def conditional_draws(
         if method == "splitting":  # a tenth and more of its draws are in the event
             many = 20 * n
             split = splitting.run(target, many, moves, key)
-            draws = log_weights = jnp.zeros(0)
+            log_weights = jnp.zeros(0)
             if split.probability:  # more moves: the draws of one chain are alike
                 move_key, pick = jax.random.split(pick)
-                ends = splitting.refresh(target, split.scale, split.at, n, moves, move_key)
-                draws, log_weights = splitting.draws_of(target, ends.noise)
+                noise = splitting.refresh(target, split.scale, split.at, n, moves, move_key)
+                draws, log_weights = splitting.draws_of(target, noise)
         else:
             many = 4 * n
             found = _by_chain(target, guidance, levels, -(-many // ISLANDS), key, method)
             draws, log_weights = found.draws, found.log_weights
-        if not len(draws):
+        if not jnp.isfinite(log_weights).any():
             raise ValueError(
                 f"none of {many} draws meets the event: it is impossible, or so rare that more "
                 "of them or more levels are needed"

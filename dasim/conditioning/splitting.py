@@ -96,13 +96,15 @@ def advance(
 
 
 @eqx.filter_jit
-def refresh(target: Target, scale, at: Level, count: int, moves: int, key: Key) -> Level:
-    """`count` draws in the event: the ends of chains that begin in those that are."""
+def refresh(
+    target: Target, scale, at: Level, count: int, moves: int, key: Key
+) -> Float[Array, "count n"]:
+    """e of `count` draws in the event: the ends of chains that begin in those that are."""
     pick, key = jax.random.split(key)
     inside = at.margin >= 0
     begun = _taken(at, systematic(inside / jnp.maximum(inside.sum(), 1), pick, count))
-    length, path = _chains(target, scale, 0.0, begun, moves, key)
-    return Level(*(a[-1] for a in path), begun.family, length)
+    noise, _ = _chains(target, scale, 0.0, begun, moves, key)[1]
+    return noise[-1]
 
 
 def _taken(at: Level, index) -> Level:
@@ -188,12 +190,14 @@ def split(
 def relative_variance(families: Int[np.ndarray, " inside"], count: int) -> float:
     """Of an estimate by the draws of `count` independent families; each draw's family is given.
 
-    That of the mean of the families' shares in the estimate.
+    That of the mean of the families' shares in the estimate. Where there are so few that all of
+    them are in the event, each counts as one draw.
     """
     if not len(families):
         return math.inf
     shares = np.unique(families, return_counts=True)[1] / len(families)
-    return float(np.sum(shares**2) - 1 / count) * count / (count - 1)
+    alike = float(np.sum(shares**2))  # that two of the draws are of one family
+    return (alike - 1 / count) * count / (count - 1) if len(shares) < count else alike
 
 
 class Run(NamedTuple):

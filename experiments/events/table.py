@@ -113,10 +113,8 @@ def methods(results: dict) -> list[str]:
                         error = (log(e["probability"]) - log(p)) / math.log(10)
                         errors.setdefault((of, true > 0.005), []).append(error)
         if held:
-            told = [
-                f"{np.sqrt(np.mean(np.square(errors[kind]))):.2f}" if kind in errors else ""
-                for kind in itertools.product(("counted", "truth"), (True, False))
-            ]
+            kinds = itertools.product(("counted", "truth"), (True, False))
+            told = [rms(errors.get(kind, [])) for kind in kinds]
             lines.append(f"| {method} | {len(held)} | {np.mean(held):.2f} | {' | '.join(told)} |")
     errors = {True: [], False: []}
     for r in priors(results).values():
@@ -124,9 +122,13 @@ def methods(results: dict) -> list[str]:
             if label != "mode":
                 error = (log(counted(r, label)) - log(true)) / math.log(10)
                 errors[true > 0.005].append(error)
-    told = [f"{np.sqrt(np.mean(np.square(e))):.2f}" if e else "" for e in errors.values()]
+    told = [rms(e) for e in errors.values()]
     lines.append(f"| counted | {sum(map(len, errors.values()))} | | | | {' | '.join(told)} |")
     return lines
+
+
+def rms(errors: list[float]) -> str:
+    return f"{np.sqrt(np.mean(np.square(errors))):.2f}" if errors else ""
 
 
 def draws(results: dict) -> list[str]:
