@@ -62,7 +62,9 @@ def probability(
     method: Annotated[
         str, typer.Option(help="splitting, smc, noise-splitting, mc or density.")
     ] = "splitting",
-    n: Annotated[int, typer.Option(min=16, help="How many draws.")] = 2000,
+    n: Annotated[
+        int, typer.Option(min=16, help="How many draws; of splitting, at each level.")
+    ] = 2000,
     given: Given = None,
     levels: Levels = 64,
     seed: Seed = 0,
