@@ -97,7 +97,7 @@ def _header(settings: schema.Train, description: str, figures: dict) -> dict:
 
 def _train_window(settings: schema.Train, path: Path, checkpoint, report, key) -> dict:
     window, transition = settings.window, system_transition(settings.system)
-    sizes = {k: getattr(window, k) for k in ("steps", "given", "channels", "n_steps")}
+    sizes = {k: getattr(window, k) for k in ("steps", "given", "channels", "n_steps", "sigma_max")}
     if len(transition.shape) != 1:
         raise schema.ConfigError(
             f"window: states of shape {transition.shape}; a prior of trajectories takes vectors"

@@ -1,7 +1,7 @@
 """Trained priors of trajectories: their data, specification, training and files."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -66,6 +66,8 @@ class TrajectorySpec:
         channels: of the U-Net, at each resolution.
         schedule: "ve", "vp" or "sub-vp".
         n_steps: network calls of a draw.
+        sigma_max: largest noise level of "ve", over the coordinates' standard deviations. States
+            hang together over many steps and need a large one; a first state and errors do not.
         step: by which windows are coordinates; None for the states themselves.
     """
 
@@ -76,14 +78,15 @@ class TrajectorySpec:
     channels: tuple[int, ...] = (32, 64, 64)
     schedule: Literal["ve", "vp", "sub-vp"] = "ve"
     n_steps: int = 20
+    sigma_max: float = 80.0
     step: StepSpec | None = None
 
     def build(self, key: Key) -> DiffusionPrior:
         """An untrained prior.
 
         Raises:
-            ValueError: the steps cannot be halved as often as the channels ask, or fewer steps
-                than first states.
+            ValueError: the steps cannot be halved as often as the channels ask, fewer steps than
+                first states, or a largest noise level below the least.
         """
         if not 0 < self.given < self.steps:
             raise ValueError(f"given is {self.given}, expected 1 to {self.steps - 1} states")
@@ -100,7 +103,10 @@ class TrajectorySpec:
         denoiser = WindowDenoiser(
             jnp.zeros(d), jnp.ones(d), network, self.steps, self.given, **coordinates
         )
-        return DiffusionPrior(denoiser, (self.steps, d), SCHEDULES[self.schedule], self.n_steps)
+        schedule = SCHEDULES[self.schedule]
+        if isinstance(schedule, VESchedule):
+            schedule = replace(schedule, sigma_max=self.sigma_max)
+        return DiffusionPrior(denoiser, (self.steps, d), schedule, self.n_steps)
 
 
 def simulated_windows(

@@ -166,8 +166,15 @@ def test_a_spin_up_has_to_fit_before_the_window(tmp_path):
     assert "step.spin_up is 40 steps, 4 of time, of the 3 before" in " ".join(result.output.split())
 
 
+def test_the_largest_noise_level_has_to_be_above_the_least(tmp_path):
+    options = ["train", "lorenz63-window", "--out", str(tmp_path / "p.safetensors")]
+    result = CliRunner().invoke(app, [*options, "--set", "window.sigma_max=0.001"])
+    assert result.exit_code != 0
+    assert "noise levels from 0.001 to 0.005" in " ".join(result.output.split())
+
+
 def test_a_file_holds_the_network_in_half_precision(tmp_path):
-    spec, path = replace(SPEC, step=StepSpec(8, 1, (0,))), tmp_path / "p.safetensors"
+    spec, path = replace(SPEC, step=StepSpec(8, 1, (0,)), sigma_max=10.0), tmp_path / "p"
     prior = spec.build(jax.random.key(0))
     save_trajectory_prior(path, prior, spec, {})
     again, _ = dasim.load_prior(path)
@@ -180,6 +187,7 @@ def test_a_file_holds_the_network_in_half_precision(tmp_path):
     assert {k: a.dtype.name for k, a in stored.items()} == names  # a step needs single precision
     assert len(set(names.values())) == 2
     assert again.denoiser.step.angles == (0,)
+    assert again.schedule.levels(4)[0] == pytest.approx(10)
 
 
 def test_sampling_writes_netcdf_and_a_figure(trained, tmp_path):
