@@ -1,8 +1,10 @@
 """Event probabilities and draws of the shipped trajectory priors, against direct simulation.
 
     python experiments/events/run.py [part ...] [--systems name,name] [--only event,0.1] [--seeds 3]
+        [--n 8000]
 
-Parts: gaussian, truth, counts, probability, splitting, density, draws; all of them by default.
+Parts: gaussian, truth, counts, draws, and the methods smc, noise-splitting, splitting, density;
+all of them by default.
 Writes results.json after every figure, and README.md's tables and the figures (table.py).
 """
 
@@ -43,6 +45,7 @@ BATCH = 500
 DRAWN, GUIDED = 1000, 250  # draws given an event, by splitting and by guided chains
 QUANTILES = (0.025, 0.5, 0.975)  # of the event's functional, to be told beside the truth's
 RARITIES = (1e-1, 1e-2, 1e-3, 1e-4)
+DRAWS = {"smc": 250, "noise-splitting": 250, "splitting": 4000, "density": 64}
 
 
 def known() -> dict:
@@ -168,6 +171,7 @@ def measure_probability(name: str, method: str, labels: list[str], seeds: int, *
                 prior, event, jax.random.fold_in(jax.random.key(9), seed), method, **options
             )
             value = {k: getattr(found, k) for k in ("probability", "low", "high", "calls")}
+            value["n"] = options["n"]
             value["seconds"] = round(time.perf_counter() - began, 1)
             keep([name, method, label, str(seed)], value)
 
@@ -249,18 +253,14 @@ def main(
     only: str = "",
     samplers: str = "",
     seeds: int = 3,
+    n: int | None = None,
 ):
-    """Measure PARTS for the systems; of the events `only`, and draws by the `samplers` named."""
+    """Measure PARTS for the systems; of the events `only`, and draws by the `samplers` named.
+
+    Estimates are of N draws, DRAWS where it is not given; those that are kept are not made anew.
+    """
     labels = [label for label in only.split(",") if label]
-    chosen = parts or [
-        "gaussian",
-        "truth",
-        "counts",
-        "probability",
-        "splitting",
-        "density",
-        "draws",
-    ]
+    chosen = parts or ["gaussian", "truth", "counts", *DRAWS, "draws"]
     if "gaussian" in chosen:
         with jax.enable_x64(True):
             measure_gaussian(seeds)
@@ -269,13 +269,11 @@ def main(
             measure_truth(name)
         if "counts" in chosen:
             measure_counts(name)
-        if "probability" in chosen:
-            measure_probability(name, "smc", labels, seeds, n=1000, levels=64)
-            measure_probability(name, "noise-splitting", labels, seeds, n=1000, levels=64)
-        if "splitting" in chosen:
-            measure_probability(name, "splitting", labels, seeds, n=4000)
-        if "density" in chosen:
-            measure_probability(name, "density", labels, 1, n=64)
+        for method, count in DRAWS.items():
+            if method in chosen:
+                several = 1 if method == "density" else seeds
+                levels = {"levels": 64} if method in ("smc", "noise-splitting") else {}
+                measure_probability(name, method, labels, several, n=n or count, **levels)
         if "draws" in chosen:
             measure_draws(name, [label for label in samplers.split(",") if label])
     write(known())

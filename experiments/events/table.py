@@ -35,7 +35,7 @@ def systems(results: dict) -> list[str]:
         "event",
         "truth",
         "prior, counted",
-        "method",
+        "method, draws",
         "estimates, by seed",
         "intervals that hold the counted",
         "calls",
@@ -55,9 +55,10 @@ def systems(results: dict) -> list[str]:
             for method, found in rows.items():
                 told = ", ".join(f"{e['probability']:.2g}" for e in found)
                 held = sum(holds(e, share) for e in found)
-                calls = np.mean([e["calls"] for e in found])
+                calls, n = (np.mean([e[k] for e in found]) for k in ("calls", "n"))
                 lines.append(
-                    start + f"| {method} | {told} | {held} of {len(found)} | {calls:,.0f} "
+                    start + f"| {method}, {n:,.0f} | {told} | {held} of {len(found)} "
+                    f"| {calls:,.0f} "
                     f"| {plainly(found, counts):,.0f} |"
                 )
                 start = "| | | | "
