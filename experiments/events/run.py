@@ -141,7 +141,7 @@ def plain(prior, functions: dict):
     return batch
 
 
-def measure_counts(name: str):
+def measure_counts(name: str, count: int):
     """The prior's own probabilities, by plain draws that all events share.
 
     It goes on from those that are kept.
@@ -149,7 +149,7 @@ def measure_counts(name: str):
     prior, asked = prior_of(name), events(name)
     batch = plain(prior, {label: event.holds for label, event in asked.items()})
     total = known()[name].get("counts", dict.fromkeys(("n", *asked), 0))
-    while total["n"] < COUNTED:
+    while total["n"] < count:
         key = jax.random.fold_in(jax.random.key(5), total["n"] // BATCH)
         for label, inside in batch(key).items():
             total[label] += int(inside.sum())
@@ -213,7 +213,7 @@ def measure_draws(name: str, samplers: list[str]):
         "splitting": (DRAWN, {"method": "splitting"}),
         "smc": (GUIDED, {"method": "smc"}),
         "score": (GUIDED, {"method": "score"}),
-        "score, variance differentiated": (
+        "score through the variance": (
             GUIDED,
             {"method": "score", "guidance": MomentGuidance(True)},
         ),
@@ -257,7 +257,8 @@ def main(
 ):
     """Measure PARTS for the systems; of the events `only`, and draws by the `samplers` named.
 
-    Estimates are of N draws, DRAWS where it is not given; those that are kept are not made anew.
+    Counts are of N draws, or COUNTED, and go on from those that are kept; estimates are of N, or
+    DRAWS, and those that are kept are not made anew.
     """
     labels = [label for label in only.split(",") if label]
     chosen = parts or ["gaussian", "truth", "counts", *DRAWS, "draws"]
@@ -268,7 +269,7 @@ def main(
         if "truth" in chosen:
             measure_truth(name)
         if "counts" in chosen:
-            measure_counts(name)
+            measure_counts(name, n or COUNTED)
         for method, count in DRAWS.items():
             if method in chosen:
                 several = 1 if method == "density" else seeds
