@@ -66,8 +66,9 @@ class TrajectorySpec:
         channels: of the U-Net, at each resolution.
         schedule: "ve", "vp" or "sub-vp".
         n_steps: network calls of a draw.
-        sigma_max: largest noise level of "ve", over the coordinates' standard deviations. States
-            hang together over many steps and need a large one; a first state and errors do not.
+        sigma_max: largest noise level of "ve", over the coordinates' standard deviations, where it
+            is not that of `SCHEDULES`. States hang together over many steps and need a large one;
+            a first state and errors do not.
         step: by which windows are coordinates; None for the states themselves.
     """
 
@@ -78,7 +79,7 @@ class TrajectorySpec:
     channels: tuple[int, ...] = (32, 64, 64)
     schedule: Literal["ve", "vp", "sub-vp"] = "ve"
     n_steps: int = 20
-    sigma_max: float = 80.0
+    sigma_max: float | None = None
     step: StepSpec | None = None
 
     def build(self, key: Key) -> DiffusionPrior:
@@ -104,7 +105,7 @@ class TrajectorySpec:
             jnp.zeros(d), jnp.ones(d), network, self.steps, self.given, **coordinates
         )
         schedule = SCHEDULES[self.schedule]
-        if isinstance(schedule, VESchedule):
+        if self.sigma_max is not None and isinstance(schedule, VESchedule):
             schedule = replace(schedule, sigma_max=self.sigma_max)
         return DiffusionPrior(denoiser, (self.steps, d), schedule, self.n_steps)
 

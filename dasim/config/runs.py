@@ -184,7 +184,9 @@ class Window(Section):
     given: PositiveInt = Field(3, description="first states that the prior may be told")
     channels: tuple[PositiveInt, ...] = Field((32, 64, 64), min_length=1)
     n_steps: PositiveInt = Field(20, description="network calls of a draw")
-    sigma_max: PositiveFloat = Field(80.0, description="largest noise level of schedule ve")
+    sigma_max: PositiveFloat | None = Field(
+        None, description="largest noise level of schedule ve; 80 if left out"
+    )
     count: PositiveInt = Field(32768, description="simulated windows to train on")
     start: PositiveFloat = Field(1.0, description="factor on the model's random first states")
     spin_up: float | None = Field(None, ge=0, description="time from those to a window's first")

@@ -45,7 +45,7 @@ BATCH = 500
 DRAWN, GUIDED = 1000, 250  # draws given an event, by splitting and by guided chains
 QUANTILES = (0.025, 0.5, 0.975)  # of the event's functional, to be told beside the truth's
 RARITIES = (1e-1, 1e-2, 1e-3, 1e-4)
-DRAWS = {"smc": 250, "noise-splitting": 250, "splitting": 4000, "density": 64}
+DRAWS = {"smc": 256, "noise-splitting": 256, "splitting": 4000, "density": 64}
 
 
 def known() -> dict:
@@ -158,7 +158,7 @@ def measure_counts(name: str, count: int):
             keep([name, "counts"], total | {"calls": total["n"] * prior.n_steps})
 
 
-def measure_probability(name: str, method: str, labels: list[str], seeds: int, **options):
+def measure_probability(name: str, method: str, labels: list[str], seeds: int, n: int):
     prior = prior_of(name)
     for label, event in events(name).items():
         if labels and label not in labels:
@@ -168,10 +168,10 @@ def measure_probability(name: str, method: str, labels: list[str], seeds: int, *
                 continue
             began = time.perf_counter()
             found = event_probability(
-                prior, event, jax.random.fold_in(jax.random.key(9), seed), method, **options
+                prior, event, jax.random.fold_in(jax.random.key(9), seed), method, n=n
             )
             value = {k: getattr(found, k) for k in ("probability", "low", "high", "calls")}
-            value["n"] = options["n"]
+            value["n"] = n
             value["seconds"] = round(time.perf_counter() - began, 1)
             keep([name, method, label, str(seed)], value)
 
@@ -273,8 +273,7 @@ def main(
         for method, count in DRAWS.items():
             if method in chosen:
                 several = 1 if method == "density" else seeds
-                levels = {"levels": 64} if method in ("smc", "noise-splitting") else {}
-                measure_probability(name, method, labels, several, n=n or count, **levels)
+                measure_probability(name, method, labels, several, n or count)
         if "draws" in chosen:
             measure_draws(name, [label for label in samplers.split(",") if label])
     write(known())
