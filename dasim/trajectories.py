@@ -87,7 +87,8 @@ class TrajectorySpec:
 
         Raises:
             ValueError: the steps cannot be halved as often as the channels ask, fewer steps than
-                first states, or a largest noise level below the least.
+                first states, or a largest noise level below the least or of another schedule
+                than "ve".
         """
         if not 0 < self.given < self.steps:
             raise ValueError(f"given is {self.given}, expected 1 to {self.steps - 1} states")
@@ -105,7 +106,12 @@ class TrajectorySpec:
             jnp.zeros(d), jnp.ones(d), network, self.steps, self.given, **coordinates
         )
         schedule = SCHEDULES[self.schedule]
-        if self.sigma_max is not None and isinstance(schedule, VESchedule):
+        if self.sigma_max is not None:
+            if not isinstance(schedule, VESchedule):
+                raise ValueError(
+                    f"sigma_max is a noise level of schedule ve, not of {self.schedule}; leave it "
+                    "out, or use ve"
+                )
             schedule = replace(schedule, sigma_max=self.sigma_max)
         return DiffusionPrior(denoiser, (self.steps, d), schedule, self.n_steps)
 

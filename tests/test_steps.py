@@ -137,8 +137,12 @@ def test_a_spin_up_comes_before_the_window(prior):
     np.testing.assert_allclose(one(later, told), one(prior, told), atol=1e-5)
     target = Target(later, cond=told)
     np.testing.assert_allclose(target.state(target.white(one(prior, told))), one(prior, told), 1e-3)
-    with pytest.raises(ValueError, match="unless its first states are told"):
-        Target(later).white(first)
+    window = one(later, None)
+    with pytest.raises(ValueError, match="unless its first state is told; give cond"):
+        Target(later).white(window)
+    second = jnp.c_[told, jnp.array([0.0, 1.0])]  # the second state alone
+    with pytest.raises(RuntimeError, match="cond marks the first one as unknown"):
+        Target(later, cond=second).white(window)
 
 
 def test_draws_begin_with_the_states_that_they_are_told(prior):

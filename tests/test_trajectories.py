@@ -166,11 +166,18 @@ def test_a_spin_up_has_to_fit_before_the_window(tmp_path):
     assert "step.spin_up is 40 steps, 4 of time, of the 3 before" in " ".join(result.output.split())
 
 
-def test_the_largest_noise_level_has_to_be_above_the_least(tmp_path):
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ("window.sigma_max=0.001", "noise levels from 0.001 to 0.005"),
+        ("schedule=vp", "sigma_max is a noise level of schedule ve, not of vp"),
+    ],
+)
+def test_the_largest_noise_level_is_above_the_least_and_of_schedule_ve(setting, problem, tmp_path):
     options = ["train", "lorenz63-window", "--out", str(tmp_path / "p.safetensors")]
-    result = CliRunner().invoke(app, [*options, "--set", "window.sigma_max=0.001"])
+    result = CliRunner().invoke(app, [*options, "--set", setting])
     assert result.exit_code != 0
-    assert "noise levels from 0.001 to 0.005" in " ".join(result.output.split())
+    assert problem in " ".join(result.output.split())
 
 
 def test_a_file_holds_the_network_in_half_precision(tmp_path):

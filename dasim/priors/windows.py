@@ -17,6 +17,8 @@ from dasim.priors.networks import MLP
 from dasim.priors.steps import LearnedStep
 from dasim.priors.unet import UNet, waves
 
+UNKNOWN = "a window has no coordinates in a prior with a spin-up unless its first state is told"
+
 
 class StateDenoiser(AbstractDenoiser):
     """The denoiser of a state in units of its own, by a perceptron; no condition."""
@@ -66,11 +68,11 @@ class WindowDenoiser(AbstractDenoiser):
         return x.reshape(-1, len(self.center))
 
     def encode(self, x, cond=None):
-        if self.spin_up and cond is None:
-            raise ValueError(
-                "a window has no coordinates in a prior with a spin-up unless its first states "
-                "are told; give cond"
-            )
+        if self.spin_up:
+            if cond is None:
+                raise ValueError(f"{UNKNOWN}; give cond")
+            told = self.told(cond, x.dtype)[0, -1] > 0
+            x = eqx.error_if(x, ~told, f"{UNKNOWN}; cond marks the first one as unknown")
         return x if self.step is None else self.step.encode(self._rows(x)).reshape(-1)
 
     def decode(self, c, cond=None):
