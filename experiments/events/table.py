@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from dasim.pages import fill
+
 HERE = Path(__file__).parent
 METHODS = "splitting", "smc", "noise-splitting", "density"
 COLOURS = dict(zip(METHODS, ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=True))
@@ -287,14 +289,7 @@ def write(results: dict):
         gaussian, systems, methods, draws, likelihoods, climates, descents, forecasts, cycling,
         analyses,
     )  # fmt: skip
-    page = HERE / "README.md"
-    text = page.read_text()
-    for kind in kinds:
-        mark, lines = kind.__name__, kind(results)
-        head, rest = text.split(f"<!-- {mark} -->")
-        text = f"{head}<!-- {mark} -->\n\n" + "\n".join(lines) + "\n\n<!-- end " + mark + " -->"
-        text += rest.split(f"<!-- end {mark} -->")[1]
-    page.write_text(text)
+    fill(HERE / "README.md", {kind.__name__: kind(results) for kind in kinds})
     figure(results)
 
 

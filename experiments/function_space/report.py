@@ -7,6 +7,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from record import HERE, results
 
+from dasim.pages import fill
+
 README = HERE / "README.md"
 
 
@@ -218,25 +220,15 @@ def flow_figures(found: dict):
 
 
 def main():
-    found, text = results(), README.read_text()
-    parts = {
+    found = results()
+    tables = {
         "gaussian": gaussian,
         "mixture": mixture,
         "navier-stokes": flows,
         "cycling": cycling,
         "kolmogorov": kolmogorov,
     }
-    for name, rows in parts.items():
-        if name in found:
-            start, end = f"<!-- {name} -->", f"<!-- end {name} -->"
-            before, rest = text.split(start)
-            text = (
-                f"{before}{start}\n\n"
-                + "\n".join(rows(found[name]))
-                + f"\n\n{end}"
-                + rest.split(end)[1]
-            )
-    README.write_text(text)
+    fill(README, {k: rows(found[k]) for k, rows in tables.items() if k in found})
     figures = {
         "gaussian": gaussian_figure,
         "mixture": mixture_figure,

@@ -7,6 +7,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from dasim.pages import fill
+
 HERE = Path(__file__).parent
 COLUMNS = (
     "method", "settings", "CRPS", "to the reference", "RMSE", "spread / RMSE", "90 % coverage",
@@ -47,10 +49,7 @@ def write(plan: dict, results: dict):
         lines += ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
         lines += [_row(k, e, base) for k, e in entries.items()]
         lines += [f"\n{note}" for note in case.get("notes", [])] + [""]
-    page = HERE / "README.md"
-    text = page.read_text()
-    head, tail = text.split("<!-- table -->")[0], text.split("<!-- end -->")[1]
-    page.write_text(f"{head}<!-- table -->\n\n" + "\n".join(lines) + f"\n<!-- end -->{tail}")
+    fill(HERE / "README.md", {"table": lines[:-1]})
     if points:
         _cases(points)
         _whole(points)

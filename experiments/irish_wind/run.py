@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 import dasim
 from dasim.filters import ETKF, ExtendedKalmanFilter
 from dasim.models import SeasonalLinear, fit_seasonal
+from dasim.pages import fill
 from dasim.transitions import ModelTransition
 from dasim.types import DataError
 
@@ -252,11 +253,7 @@ def write(results):
             f"| {name} | {x['rmse']:.4f} | {x['crps']:.4f} | {x['coverage_90']:.3f} "
             f"| {x['spread'] / x['rmse']:.2f} | {background} |"
         )
-    page = HERE / "README.md"
-    head, rest = page.read_text().split("<!-- table -->")
-    tail = rest.split("<!-- end table -->")[1]
-    table = "\n".join(lines)
-    page.write_text(f"{head}<!-- table -->\n\n{table}\n\n<!-- end table -->{tail}")
+    fill(HERE / "README.md", {"table": lines})
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import typer
 from dasim import config as schema
 from dasim.diagnostics import time_mean
 from dasim.experiment import MethodRun
+from dasim.pages import fill
 from dasim.problems import make_problem
 from dasim.reportable import EVENTS
 from dasim.withheld import event_scores
@@ -145,9 +146,8 @@ def differences(hourly: dict) -> dict:
     return out
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def table(head: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows)]
 
 
 def told(pair, digits) -> str:
@@ -213,13 +213,7 @@ def write(summary: dict, persistence: dict, gaps: dict, stations):
     head += [f"Brier, {event}" for event in EVENTS]
     rows = [[name, *(f"{g[k][0]:+.5f} ± {g[k][1]:.5f}" for k in keys)] for name, g in gaps.items()]
     parts["differences"] = table(head, rows)
-    page = HERE / "README.md"
-    text = page.read_text()
-    for name, lines in parts.items():
-        head, rest = text.split(f"<!-- {name} -->")
-        tail = rest.split("<!-- end -->", 1)[1]
-        text = f"{head}<!-- {name} -->\n\n{lines}\n\n<!-- end -->{tail}"
-    page.write_text(text)
+    fill(HERE / "README.md", parts)
 
 
 def main(

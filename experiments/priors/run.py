@@ -20,6 +20,7 @@ import numpy as np
 
 from dasim import diagnostics
 from dasim.config import System
+from dasim.pages import fill
 from dasim.problems import SHIPPED, climate, system_transition
 from dasim.trained import load_prior
 from dasim.transitions import AbstractTransition, DiffusionTransition
@@ -211,14 +212,7 @@ def write(results: dict):
                 f"| {s['coverage_90']:.3f} | | |"
             )
     lines += ["", *(f"![{name}]({name}.png)" for name in sorted(results))]
-    page = HERE / "README.md"
-    head, rest = page.read_text().split("<!-- table -->")
-    page.write_text(
-        f"{head}<!-- table -->\n\n"
-        + "\n".join(lines)
-        + "\n\n<!-- end -->"
-        + rest.split("<!-- end -->")[1]
-    )
+    fill(HERE / "README.md", {"table": lines})
 
 
 def main(names: list[str]):

@@ -21,6 +21,7 @@ import yaml
 from dasim import config as schema
 from dasim import tuning
 from dasim.observe import Quality
+from dasim.pages import fill
 from dasim.problems import checks, quality
 from dasim.sensors import make_table, to_cycles
 
@@ -140,15 +141,7 @@ def write(results):
             lost = f", {rows[c]['diverged']} lost" if rows[c]["diverged"] else ""
             cells.append(f"{rows[c]['rmse']:.3f} ({ratio:.2f}{lost})")
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    between_marks("faults", lines)
-
-
-def between_marks(name: str, lines: list[str]):
-    """A table into README.md."""
-    page, marks = HERE / "README.md", (f"<!-- {name} -->", f"<!-- end {name} -->")
-    head, rest = page.read_text().split(marks[0])
-    tail = rest.split(marks[1])[1]
-    page.write_text("\n".join([head + marks[0], "", *lines, "", marks[1] + tail]))
+    fill(HERE / "README.md", {"faults": lines})
 
 
 if __name__ == "__main__":

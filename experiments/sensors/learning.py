@@ -16,10 +16,11 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import yaml
-from faults import TRUTHS, between_marks, measured
+from faults import TRUTHS, measured
 
 from dasim import config as schema
 from dasim import tuning
+from dasim.pages import fill
 
 HERE = Path(__file__).parent
 LEARN = schema.ErrorEstimation(bias={"constant": 1.0, "value": 0.2}, std=True)
@@ -67,7 +68,7 @@ def main():
             for r in (rows[c] for c in columns)
         )
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    between_marks("learning", lines)
+    fill(HERE / "README.md", {"learning": lines})
 
 
 if __name__ == "__main__":

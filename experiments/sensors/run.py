@@ -16,10 +16,10 @@ os.environ.setdefault("NPROC", "8")  # see dasim.cli
 import numpy as np
 import typer
 import yaml
-from faults import between_marks
 
 from dasim import config as schema
 from dasim import tuning
+from dasim.pages import fill
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
@@ -107,7 +107,7 @@ def write():
                 f"| {r['crps_analysis']:.4f} ± {r['crps_analysis_stderr']:.4f} | {share} "
                 f"| {r['rmse_analysis']:.3f} | {ratio:.2f} | {r['coverage']:.3f} | {told} |"
             )
-    between_marks("table", lines)
+    fill(HERE / "README.md", {"table": lines})
 
 
 def main(

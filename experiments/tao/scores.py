@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import scoringrules
 
+from dasim.pages import fill
+
 LEADS = 1, 3, 6
 LEAD_IN = 24  # months before those that count
 
@@ -88,8 +90,4 @@ def write(folder: Path, results):
                 f"| {name} | {what} | {r['rmse']:.3f} | {r['crps']:.3f} | {r['spread_ratio']:.2f} "
                 f"| {r['coverage_90']:.3f} |"
             )
-    page = folder / "README.md"
-    head, rest = page.read_text().split("<!-- table -->")
-    tail = rest.split("<!-- end table -->")[1]
-    table = "\n".join(lines)
-    page.write_text(f"{head}<!-- table -->\n\n{table}\n\n<!-- end table -->{tail}")
+    fill(folder / "README.md", {"table": lines})
