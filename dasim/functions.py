@@ -20,7 +20,7 @@ from dasim.priors.functions import FieldCoordinates, FieldDenoiser
 from dasim.priors.operators import FourierNetwork, OnGrid
 from dasim.priors.prior import DiffusionPrior
 from dasim.priors.schedules import SCHEDULES
-from dasim.priors.store import load_arrays, save_arrays
+from dasim.priors.store import load_built, save_arrays
 from dasim.priors.train import Batch, FitSettings, fit
 from dasim.priors.waves import WaveGains
 from dasim.transitions import DiffusionTransition
@@ -283,7 +283,7 @@ def load_function_prior(path: Path, header: dict) -> DiffusionPrior | DiffusionT
     Raises:
         DataError: the file is broken.
     """
-    return load_arrays(path, read_spec(header).build(jax.random.key(0)))[0]
+    return load_built(path, read_spec(header).build)
 
 
 def read_spec(header: dict) -> FunctionSpec:

@@ -16,7 +16,7 @@ from dasim.priors.denoisers import EDMDenoiser, MeanNetwork, Standardizer, White
 from dasim.priors.networks import MLP, AbstractNetwork, PeriodicConv
 from dasim.priors.resolutions import on_grid
 from dasim.priors.schedules import SCHEDULES
-from dasim.priors.store import load_arrays, read_header, save_arrays
+from dasim.priors.store import load_built, read_header, save_arrays
 from dasim.priors.train import Batch, FitSettings, denoising_loss, fit, regression_loss
 from dasim.transitions import DiffusionTransition
 from dasim.types import DataError, Key
@@ -254,8 +254,7 @@ def load_prior(path: Path, shape: tuple[int, ...] | None = None, interval: float
             f"have shape {tuple(shape)}: choose a prior of this system, or train one"
         )
     _check_interval(path, header, spec.interval, interval)
-    transition, _ = load_arrays(path, spec.build(jax.random.key(0)))
-    return transition, header
+    return load_built(path, spec.build), header
 
 
 def _described(header: dict) -> str:

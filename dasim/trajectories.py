@@ -14,7 +14,7 @@ from dasim.priors.networks import MLP
 from dasim.priors.prior import DiffusionPrior
 from dasim.priors.schedules import AbstractSchedule, SubVPSchedule, VESchedule, VPSchedule
 from dasim.priors.steps import STAGES, LearnedStep, fitted_flow, pair_drawer, standardized
-from dasim.priors.store import load_arrays, save_arrays
+from dasim.priors.store import load_built, save_arrays
 from dasim.priors.train import FitResult, FitSettings, fit
 from dasim.priors.unet import LEVELS, UNet
 from dasim.priors.window_training import Windows, drawer, window_loss
@@ -260,4 +260,4 @@ def load_trajectory_prior(path: Path, header: dict) -> DiffusionPrior:
     if fields.get("step") is not None:
         fields["step"] = StepSpec(**(fields["step"] | {"angles": tuple(fields["step"]["angles"])}))
     spec = TrajectorySpec(**fields)
-    return load_arrays(path, spec.build(jax.random.key(0)))[0]
+    return load_built(path, spec.build)

@@ -2,8 +2,10 @@
 
 import json
 import os
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import equinox as eqx
 import jax
@@ -13,11 +15,17 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as parse_arrays
 from safetensors.numpy import save as format_arrays
 
-from dasim.types import DasimError, DataError
+from dasim.types import DasimError, DataError, Key
+
+Built = TypeVar("Built")
 
 
-def _named_leaves(tree) -> dict[str, jax.Array]:
-    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(tree, eqx.is_array))
+def _is_array(leaf) -> bool:
+    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+def _named_leaves(tree) -> dict[str, jax.Array | jax.ShapeDtypeStruct]:
+    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(tree, _is_array))
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
@@ -96,6 +104,8 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
 def load_arrays(path: Path, like) -> tuple[object, dict]:
     """The tree `like` with its arrays taken from the file, and the file's header.
 
+    Of the arrays of `like` only shapes and types are asked.
+
     Raises:
         DataError: a broken file, or arrays that do not fit `like`; names the array.
     """
@@ -109,7 +119,16 @@ def load_arrays(path: Path, like) -> tuple[object, dict]:
                 f"{path}: array {name} has shape {arrays[name].shape}, expected {leaf.shape}; "
                 "the file is of another size or setting"
             )
-    dynamic, static = eqx.partition(like, eqx.is_array)
+    dynamic, static = eqx.partition(like, _is_array)
     leaves = [jnp.asarray(arrays[name], leaf.dtype) for name, leaf in wanted.items()]
     filled = jax.tree.unflatten(jax.tree.structure(dynamic), leaves)
     return eqx.combine(filled, static), header
+
+
+def load_built(path: Path, build: Callable[[Key], Built]) -> Built:
+    """What `build` makes of a key, with its arrays taken from the file: none is computed.
+
+    Raises:
+        DataError: see `load_arrays`.
+    """
+    return load_arrays(path, eqx.filter_eval_shape(build, jax.random.key(0)))[0]
