@@ -65,6 +65,10 @@ def probability(
     n: Annotated[
         int, typer.Option(min=16, help="How many draws; of splitting, at each level.")
     ] = 2000,
+    first: Annotated[
+        int | None,
+        typer.Option(min=16, help="Draws before the first level of splitting; as many as --n."),
+    ] = None,
     given: Given = None,
     levels: Levels = 64,
     seed: Seed = 0,
@@ -76,7 +80,7 @@ def probability(
     try:
         asked = sampling.ask(prior, event, given)
         folder = out or Path("runs") / f"{asked.name}-probability"
-        found, files = sampling.probability(asked, method, n, seed, levels, folder)
+        found, files = sampling.probability(asked, method, n, first, seed, levels, folder)
     except DasimError as error:
         fail(error)
     table = Table(box=SIMPLE_HEAD)

@@ -122,7 +122,7 @@ def _plain(prior, cond, keys):
 
 
 def probability(
-    asked: Asked, method: str, n: int, seed: int, levels: int, folder: Path
+    asked: Asked, method: str, n: int, first: int | None, seed: int, levels: int, folder: Path
 ) -> tuple[EventProbability, list[Path]]:
     """The estimate, written as `probability.json`, with its draws and a figure; and the files.
 
@@ -134,7 +134,7 @@ def probability(
     key = jax.random.key(seed)
     try:
         found = event_probability(
-            asked.prior, asked.event, key, method, asked.cond, n=n, levels=levels
+            asked.prior, asked.event, key, method, asked.cond, n=n, levels=levels, first=first
         )
     except (ValueError, TypeError) as error:
         raise DasimError(str(error)) from None

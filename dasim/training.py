@@ -124,7 +124,7 @@ def _train_window(settings: schema.Train, path: Path, checkpoint, report, key) -
     )
 
     try:
-        spec.build(key)
+        eqx.filter_eval_shape(spec.build, key)
     except ValueError as error:
         raise schema.ConfigError(f"window: {error}") from None
 
@@ -164,7 +164,7 @@ def _train_functions(settings: schema.Train, path: Path, checkpoint, report, key
         **networks,
     )
     try:
-        spec.build(key)
+        eqx.filter_eval_shape(spec.build, key)
         pairs = field_pairs(settings.system, spec.grid, settings.perturbation, key)
     except ValueError as error:
         raise schema.ConfigError(f"functions: {error}") from None

@@ -86,6 +86,32 @@ def test_the_error_of_splitting_is_as_large_as_it_says():
     assert np.mean([f.low < 1e-3 < f.high for f in found]) > 0.85
 
 
+def test_more_first_draws_than_a_level_has():
+    runs = range(16)
+    found = [
+        dasim.event_probability(gaussian(), above(1e-4), jax.random.key(k), n=768, first=4096)
+        for k in runs
+    ]
+    errors = np.log([f.probability / 1e-4 for f in found])
+    said = np.log(10) * np.array([f.std_error for f in found])
+    assert abs(np.mean(np.exp(errors)) - 1) < 4 * errors.std() / len(runs) ** 0.5
+    assert 0.6 < np.sqrt(np.mean(said**2)) / errors.std() < 1.6
+    # a fortieth of them pass the first level, and a tenth the others
+    split = splitting.run(Target(gaussian(), above(1e-4)), 8000, 2000, 10, KEY)
+    levels = np.array([level for level, _ in split.plan]) * np.asarray(split.scale) / STD
+    passed = norm.sf(norm.isf(1e-4) + levels)
+    np.testing.assert_allclose(passed, [1 / 40, 1 / 400, 1 / 4000], rtol=0.5)
+    with pytest.raises(ValueError, match="first is 100, expected at least as many draws as n, 256"):
+        dasim.event_probability(gaussian(), above(1e-4), KEY, n=256, first=100)
+
+
+def test_moves_become_as_short_as_sheets_are_thin():
+    waves = Exceeds(lambda x: jnp.cos(300 * (functional(x) - MEAN) / STD), np.cos(np.pi * 1e-3))
+    plan, reached = splitting.find_levels(Target(gaussian(), waves), 1.0, 4096, 512, 10, KEY)
+    # an eightieth of the draws, in sheets of a width of 2.6e-4 standard deviations
+    assert reached and 2e-5 < plan[0][1] < 2e-3
+
+
 def test_few_draws_have_an_error_too():
     # all families are in the event here, which tells of no error: each counts as one draw
     assert splitting.relative_variance(np.array([0, 1]), 2) == 0.5

@@ -61,6 +61,7 @@ def event_probability(
     moves: int = 10,
     guidance: AbstractGuidance | None = None,
     probes: int | None = None,
+    first: int | None = None,
 ) -> EventProbability:
     """P(E) under a diffusion prior, with a confidence interval and draws given the event.
 
@@ -82,21 +83,26 @@ def event_probability(
         moves: of each chain at a level of the event, of `n / moves` chains ("splitting").
         guidance: the approximate conditional score by default ("smc", "density").
         probes: of the divergence's estimate ("density"); exact for up to 64 variables, else 8.
+        first: draws before the first level of the event ("splitting"), `n` by default. More of
+            them where an interval is wide: they are what finds the ways to an event.
 
     Raises:
-        ValueError: an unknown method, no draws, or an event that splitting does not reach.
+        ValueError: an unknown method, no draws, fewer first draws than `n`, or an event that
+            splitting does not reach.
         TypeError: "splitting" of an event with an error, which has no margin.
     """
     if method not in METHODS:
         raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
     if n < 1:
         raise ValueError(f"n is {n}, expected at least 1 draw")
+    if first is not None and first < n:
+        raise ValueError(f"first is {first}, expected at least as many draws as n, {n}")
     target = Target(prior, event, cond)
     each = -(-n // ISLANDS)
     if method in ("smc", "noise-splitting"):
         return _by_chain(target, guidance, levels, each, key, method)
     if method == "splitting":
-        return _by_splitting(target, max(n, 2), moves, key)
+        return _by_splitting(target, max(first or n, 2), max(n, 2), moves, key)
     if method == "mc":
         return _by_counting(target, each * ISLANDS, key)
     return _by_density(target, guidance or MomentGuidance(), each, probes, key)
@@ -135,7 +141,7 @@ def conditional_draws(
         key, pick = jax.random.split(key)
         if method == "splitting":  # a tenth and more of its draws are in the event
             many = 20 * n
-            split = splitting.run(target, many, moves, key)
+            split = splitting.run(target, many, many, moves, key)
             log_weights = jnp.zeros(0)
             if split.probability:  # more moves: the draws of one chain are alike
                 move_key, pick = jax.random.split(pick)
@@ -215,8 +221,8 @@ def _of_islands(target, log_each, calls, draws, log_weights, method) -> EventPro
     )
 
 
-def _by_splitting(target, n, moves, key) -> EventProbability:
-    _, plan, probability, variance, at, calls = splitting.run(target, n, moves, key)
+def _by_splitting(target, first, n, moves, key) -> EventProbability:
+    _, plan, probability, variance, at, calls = splitting.run(target, first, n, moves, key)
     draws, log_weights = splitting.draws_of(target, at.noise)
     if probability == 0:
         none = draws[:0], log_weights[:0]
@@ -226,7 +232,7 @@ def _by_splitting(target, n, moves, key) -> EventProbability:
         factor = math.exp(t.ppf(0.5 + LEVEL / 2, max(1 / variance - 1, 1)) * error)
         low, high = probability / factor, min(probability * factor, 1.0)
     else:
-        low, high = _of_a_count(int((at.margin >= 0).sum()), n)
+        low, high = _of_a_count(int((at.margin >= 0).sum()), first)
     error = error / math.log(10)
     return EventProbability(probability, low, high, error, calls, draws, log_weights, "splitting")
 

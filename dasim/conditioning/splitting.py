@@ -14,6 +14,10 @@ that a level costs as many draws as it has (subset simulation: Au and Beck 2001,
 the moves, as they are, so that its estimate is unbiased. Its error is known from who descends
 from whom: each first draw has its own tree, and the trees are nearly independent (Botev and
 Kroese 2012, Stat. Comput. 22, 1-16, where they are so exactly).
+
+Moves explore where first draws have led, and hardly find other ways. Of an event to which there
+are many ways apart, more first draws than a level has tell more than larger levels do; of
+those the first level is passed by a tenth of a level's number.
 """
 
 import math
@@ -32,8 +36,9 @@ from dasim.types import Key
 
 SHARE = 0.1  # of the draws that pass a level
 ACCEPTED = 0.3  # share of the moves, towards which their length is steered
+STEERING = 3.0  # change of a length's logarithm: the next sheets can be a hundredth as thick
 MOST_LEVELS = 60
-SHORTEST = 1e-5  # of a move: the sheets of initial states that lead to an extreme are thin
+SHORTEST = 1e-6  # of a move: the sheets of initial states that lead to an extreme are thin
 SPREAD = -0.7, 0.4  # of the logarithm of a move's length
 BATCH = 128  # of draws computed at once
 PILOT = 4  # one draw for so many that count finds the levels
@@ -79,38 +84,39 @@ def begin(target: Target, scale, count: int, key: Key) -> Level:
     return Level(noise, margin, jnp.arange(count), jnp.asarray(0.5, noise.dtype))
 
 
-@eqx.filter_jit
 def advance(
-    target: Target, scale, level, at: Level, moves: int, key: Key, adapt: bool = False
+    target: Target, scale, level, at: Level, count: int, moves: int, key: Key, adapt: bool = False
 ) -> Level:
-    """As many draws above `level` (rounded down to whole chains), by chains from those that are.
+    """`count` draws above `level` (rounded down to whole chains), by chains from those that are.
 
     With `adapt` the moves' length is steered by the share of them that is made.
     """
     pick, key = jax.random.split(key)
-    above = at.margin >= level
-    index = systematic(above / jnp.maximum(above.sum(), 1), pick, max(len(above) // moves, 1))
-    length, path = _chains(target, scale, level, _taken(at, index), moves, key, adapt)
+    begun = _picked(at, level, max(count // moves, 1), pick)
+    length, path = _chains(target, scale, level, begun, moves, key, adapt)
     flat = lambda a: jnp.swapaxes(a, 0, 1).reshape(-1, *a.shape[2:])  # a chain's draws together
-    return Level(*map(flat, path), jnp.repeat(at.family[index], moves), length)
+    return Level(*map(flat, path), jnp.repeat(begun.family, moves), length)
 
 
-@eqx.filter_jit
 def refresh(
     target: Target, scale, at: Level, count: int, moves: int, key: Key
 ) -> Float[Array, "count n"]:
     """e of `count` draws in the event: the ends of chains that begin in those that are."""
     pick, key = jax.random.split(key)
-    inside = at.margin >= 0
-    begun = _taken(at, systematic(inside / jnp.maximum(inside.sum(), 1), pick, count))
-    noise, _ = _chains(target, scale, 0.0, begun, moves, key)[1]
+    begun, above = _picked(at, 0.0, count, pick), jnp.zeros((), at.margin.dtype)
+    noise, _ = _chains(target, scale, above, begun, moves, key)[1]
     return noise[-1]
 
 
-def _taken(at: Level, index) -> Level:
+@eqx.filter_jit
+def _picked(at: Level, level, count: int, key: Key) -> Level:
+    """`count` of the draws above `level`, all of them as often, but for one."""
+    above = at.margin >= level
+    index = systematic(above / jnp.maximum(above.sum(), 1), key, count)
     return Level(at.noise[index], at.margin[index], at.family[index], at.length)
 
 
+@eqx.filter_jit  # by itself: one program, of however many draws its chains are picked
 def _chains(target: Target, scale, level, at: Level, moves: int, key: Key, adapt: bool = False):
     """The moves' length at last, and noise and margins after each move, `(move, chain, ...)`."""
 
@@ -127,7 +133,8 @@ def _chains(target: Target, scale, level, at: Level, moves: int, key: Key, adapt
         better = new >= level
         noise, margin = jnp.where(better[:, None], trial, noise), jnp.where(better, new, margin)
         if adapt:
-            length = jnp.clip(length * jnp.exp(better.mean() - ACCEPTED), SHORTEST, 1.0)
+            factor = jnp.exp(STEERING * (better.mean() - ACCEPTED))
+            length = jnp.clip(length * factor, SHORTEST, 1.0)
         return (noise, margin, length), (noise, margin)
 
     carry = at.noise, at.margin, at.length
@@ -147,43 +154,47 @@ def _margins(target: Target, scale, noise):
 Plan = list[tuple[float, float]]  # levels, and the lengths of the moves above them
 
 
-def find_levels(target: Target, scale, count: int, moves: int, key: Key) -> tuple[Plan, bool]:
-    """Levels below zero, each passed by a tenth of the draws above the one before.
+def find_levels(
+    target: Target, scale, first: int, count: int, moves: int, key: Key
+) -> tuple[Plan, bool]:
+    """Levels below zero, passed by so many draws as a tenth of `count`, of the first and then of
+    those above the level before.
 
     And whether the event was reached: not where none of the draws comes any nearer to it, which
     few draws can do that started on the wrong ways.
     """
-    at, found = begin(target, scale, count, key), []
+    at, found = begin(target, scale, first, key), []
     for i in range(MOST_LEVELS):
-        level = float(jnp.quantile(at.margin, 1 - SHARE))
+        level = float(jnp.quantile(at.margin, 1 - SHARE * min(count / len(at.margin), 1)))
         if level >= 0:
             return found, True
         if found and level <= found[-1][0]:
             break
         level_key = jax.random.fold_in(key, i)
-        at = advance(target, scale, jnp.asarray(level), at, moves, level_key, adapt=True)
+        at = advance(target, scale, jnp.asarray(level), at, count, moves, level_key, adapt=True)
         found.append((level, float(at.length)))
     return found, False
 
 
 def split(
-    target: Target, scale, plan: Plan, count: int, moves: int, key: Key
+    target: Target, scale, plan: Plan, first: int, count: int, moves: int, key: Key
 ) -> tuple[float, float, Level]:
     """An unbiased estimate of the probability, its relative variance, and its draws.
 
     Those draws that have a margin of zero or more are in the event; the variance is infinite
     where there are none.
     """
-    at, probability = begin(target, scale, count, key), 1.0
+    at, probability = begin(target, scale, first, key), 1.0
     for i, (level, length) in enumerate(plan):
         at = at._replace(length=jnp.asarray(length, at.length.dtype))
         share = float(jnp.mean(at.margin >= level))
         probability *= share
         if share == 0:
             return 0.0, math.inf, at
-        at = advance(target, scale, jnp.asarray(level), at, moves, jax.random.fold_in(key, i))
+        level_key = jax.random.fold_in(key, i)
+        at = advance(target, scale, jnp.asarray(level), at, count, moves, level_key)
     inside = np.asarray(at.margin >= 0)
-    variance = relative_variance(np.asarray(at.family)[inside], count)
+    variance = relative_variance(np.asarray(at.family)[inside], first)
     return probability * float(inside.mean()), variance, at
 
 
@@ -218,8 +229,8 @@ class Run(NamedTuple):
     calls: int
 
 
-def run(target: Target, count: int, moves: int, key: Key) -> Run:
-    """Levels, and an estimate by `count` draws at each of them.
+def run(target: Target, first: int, count: int, moves: int, key: Key) -> Run:
+    """Levels, and an estimate by `first` draws and `count` above each of them.
 
     Raises:
         ValueError: the event was not reached: its probability is too small, or zero.
@@ -227,24 +238,24 @@ def run(target: Target, count: int, moves: int, key: Key) -> Run:
     scale_key, pilot, key = jax.random.split(key, 3)
     noise = jax.random.normal(scale_key, (LEAST, target.size), target.dtype)
     scale = jnp.nanstd(_constraints(target, noise), 0) + 1e-12
-    pilots = max(count // PILOT, LEAST)
-    spent = LEAST + count  # for the scale, and for the draws themselves
+    pilots, begun = max(count // PILOT, LEAST), max(first // PILOT, LEAST)
+    spent = LEAST  # draws, for the scale
     for again in range(2):  # few draws can miss the ways to an event that more of them find
         own = jax.random.fold_in(pilot, again) if again else pilot
-        plan, reached = find_levels(target, scale, pilots, moves, own)
-        spent += (1 + len(plan)) * pilots
+        plan, reached = find_levels(target, scale, begun, pilots, moves, own)
+        spent += begun + len(plan) * pilots
         if reached:
             break
-        pilots *= PILOT
+        begun, pilots = begun * PILOT, pilots * PILOT
     else:
         raise ValueError(
             f"splitting: the event was not reached after {len(plan)} levels, the last of them "
             f"{-plan[-1][0]:.3g} standard deviations of the constraint short of it; it "
             "may be impossible"
         )
-    found = split(target, scale, plan, count, moves, key)
-    calls = target.prior.n_steps * ((1 + len(plan)) * count + spent)
-    return Run(scale, plan, *found, calls)
+    probability, variance, at = split(target, scale, plan, first, count, moves, key)
+    spent += first + len(plan) * count + len(at.margin)  # and for the draws themselves
+    return Run(scale, plan, probability, variance, at, target.prior.n_steps * spent)
 
 
 @eqx.filter_jit

@@ -1,7 +1,7 @@
 """Event probabilities and draws of the shipped trajectory priors, against direct simulation.
 
     python experiments/events/run.py [part ...] [--systems name,name] [--only event,0.1] [--seeds 3]
-        [--n 8000]
+        [--n 8000] [--first 32000]
 
 Parts: gaussian, truth, counts, draws, and the methods smc, noise-splitting, splitting, density;
 all of them by default.
@@ -158,7 +158,9 @@ def measure_counts(name: str, count: int):
             keep([name, "counts"], total | {"calls": total["n"] * prior.n_steps})
 
 
-def measure_probability(name: str, method: str, labels: list[str], seeds: int, n: int):
+def measure_probability(
+    name: str, method: str, labels: list[str], seeds: int, n: int, first: int | None
+):
     prior = prior_of(name)
     for label, event in events(name).items():
         if labels and label not in labels:
@@ -168,10 +170,10 @@ def measure_probability(name: str, method: str, labels: list[str], seeds: int, n
                 continue
             began = time.perf_counter()
             found = event_probability(
-                prior, event, jax.random.fold_in(jax.random.key(9), seed), method, n=n
+                prior, event, jax.random.fold_in(jax.random.key(9), seed), method, n=n, first=first
             )
             value = {k: getattr(found, k) for k in ("probability", "low", "high", "calls")}
-            value["n"] = n
+            value |= {"n": n} if first is None else {"n": n, "first": first}
             value["seconds"] = round(time.perf_counter() - began, 1)
             keep([name, method, label, str(seed)], value)
 
@@ -254,11 +256,12 @@ def main(
     samplers: str = "",
     seeds: int = 3,
     n: int | None = None,
+    first: int | None = None,
 ):
     """Measure PARTS for the systems; of the events `only`, and draws by the `samplers` named.
 
     Counts are of N draws, or COUNTED, and go on from those that are kept; estimates are of N, or
-    DRAWS, and those that are kept are not made anew.
+    DRAWS, after FIRST ones of splitting, and those that are kept are not made anew.
     """
     labels = [label for label in only.split(",") if label]
     chosen = parts or ["gaussian", "truth", "counts", *DRAWS, "draws"]
@@ -273,7 +276,7 @@ def main(
         for method, count in DRAWS.items():
             if method in chosen:
                 several = 1 if method == "density" else seeds
-                measure_probability(name, method, labels, several, n or count)
+                measure_probability(name, method, labels, several, n or count, first)
         if "draws" in chosen:
             measure_draws(name, [label for label in samplers.split(",") if label])
     write(known())

@@ -58,8 +58,10 @@ def systems(results: dict) -> list[str]:
                 told = ", ".join(f"{e['probability']:.2g}" for e in found)
                 held = sum(holds(e, share) for e in found)
                 calls, n = (np.mean([e[k] for e in found]) for k in ("calls", "n"))
+                first = found[0].get("first", n)
+                before = f" after {first:,}" if first > n else ""
                 lines.append(
-                    start + f"| {method}, {n:,.0f} | {told} | {held} of {len(found)} "
+                    start + f"| {method}, {n:,.0f}{before} | {told} | {held} of {len(found)} "
                     f"| {calls:,.0f} "
                     f"| {plainly(found, counts):,.0f} |"
                 )
