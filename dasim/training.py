@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import equinox as eqx
 import jax
 
 from dasim import config as schema
