@@ -73,29 +73,27 @@ def test_probabilities_of_a_gaussian_prior(method, p, n):
     assert abs(got - exact) < 5 * spread
 
 
-def test_the_error_of_splitting_is_as_large_as_it_says():
-    runs = range(60)
+def errors_of_splitting(p, runs, **options):
+    """Estimates, whose mean is unbiased, and the error that they tell over the one they have."""
     found = [
-        dasim.event_probability(gaussian(), above(1e-3), jax.random.key(k), n=768, moves=3)
-        for k in runs
+        dasim.event_probability(gaussian(), above(p), jax.random.key(k), **options)
+        for k in range(runs)
     ]
-    errors = np.log([f.probability / 1e-3 for f in found])
+    errors = np.log([f.probability / p for f in found])
     said = np.log(10) * np.array([f.std_error for f in found])
-    assert abs(np.mean(np.exp(errors)) - 1) < 4 * errors.std() / len(runs) ** 0.5  # unbiased
-    assert 0.7 < np.sqrt(np.mean(said**2)) / errors.std() < 1.4
+    assert abs(np.mean(np.exp(errors)) - 1) < 4 * errors.std() / runs**0.5
+    return found, np.sqrt(np.mean(said**2)) / errors.std()
+
+
+def test_the_error_of_splitting_is_as_large_as_it_says():
+    found, ratio = errors_of_splitting(1e-3, 60, n=768, moves=3)
+    assert 0.7 < ratio < 1.4
     assert np.mean([f.low < 1e-3 < f.high for f in found]) > 0.85
 
 
 def test_more_first_draws_than_a_level_has():
-    runs = range(16)
-    found = [
-        dasim.event_probability(gaussian(), above(1e-4), jax.random.key(k), n=768, first=4096)
-        for k in runs
-    ]
-    errors = np.log([f.probability / 1e-4 for f in found])
-    said = np.log(10) * np.array([f.std_error for f in found])
-    assert abs(np.mean(np.exp(errors)) - 1) < 4 * errors.std() / len(runs) ** 0.5
-    assert 0.6 < np.sqrt(np.mean(said**2)) / errors.std() < 1.6
+    _, ratio = errors_of_splitting(1e-4, 16, n=768, first=4096)
+    assert 0.6 < ratio < 1.6
     # a fortieth of them pass the first level, and a tenth the others
     split = splitting.run(Target(gaussian(), above(1e-4)), 8000, 2000, 10, KEY)
     levels = np.array([level for level, _ in split.plan]) * np.asarray(split.scale) / STD
