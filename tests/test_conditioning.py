@@ -120,6 +120,16 @@ def test_few_draws_have_an_error_too():
     assert found.low <= found.probability <= found.high
 
 
+def test_draws_that_left_the_event_weigh_nothing():
+    # as those of splitting can by rounding, where their path is chaotic
+    noise = jax.random.normal(KEY, (40, N))
+    for p in (0.5, 1e-9):
+        draws, log_weights = splitting.draws_of(Target(gaussian(), above(p)), noise)
+        inside = np.asarray(jax.vmap(above(p).holds)(draws))
+        assert 10 < inside.sum() < 30 if p == 0.5 else not inside.any()
+        np.testing.assert_allclose(np.exp(log_weights), inside / max(inside.sum(), 1), rtol=1e-6)
+
+
 @pytest.mark.parametrize("method", ["smc", "splitting"])
 def test_draws_given_an_event_have_its_law(method):
     event = Within(functional, MEAN + STD, MEAN + 2 * STD)
