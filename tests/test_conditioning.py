@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import kstest, norm, truncnorm
 
 import dasim
-from dasim.conditioning import ConstantGuidance, MomentGuidance, splitting
+from dasim.conditioning import ConstantGuidance, MomentGuidance, probability, splitting
 from dasim.conditioning.guidance import Target
 from dasim.covariance import DenseCovariance, DiagonalCovariance
 from dasim.events import Equals, Exceeds, Within
@@ -121,13 +121,19 @@ def test_few_draws_have_an_error_too():
 
 
 def test_draws_that_left_the_event_weigh_nothing():
-    # as those of splitting can by rounding, where their path is chaotic
+    # as they can by rounding, where their path is chaotic
     noise = jax.random.normal(KEY, (40, N))
     for p in (0.5, 1e-9):
-        draws, log_weights = splitting.draws_of(Target(gaussian(), above(p)), noise)
+        target = Target(gaussian(), above(p))
+        draws, log_weights = splitting.draws_of(target, noise)
         inside = np.asarray(jax.vmap(above(p).holds)(draws))
         assert 10 < inside.sum() < 30 if p == 0.5 else not inside.any()
-        np.testing.assert_allclose(np.exp(log_weights), inside / max(inside.sum(), 1), rtol=1e-6)
+        share = inside / max(inside.sum(), 1)
+        np.testing.assert_allclose(np.exp(log_weights), share, rtol=1e-6)
+        found = probability._of_islands(target, np.zeros(8), 1, noise, jnp.zeros(40), "smc")
+        assert found.probability == 1.0 and len(found.draws) == (40 if inside.any() else 0)
+        weights = np.exp(found.log_weights)
+        np.testing.assert_allclose(weights, share[: len(weights)], rtol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["smc", "splitting"])

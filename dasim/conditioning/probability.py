@@ -161,7 +161,7 @@ def conditional_draws(
     each = min(n, BATCH)
     keys = jax.random.split(key, -(-n // each))
     parts = [_chain(target, guidance, levels, each, k, False, True).u for k in keys]
-    return _states(target, jnp.concatenate(parts)[:n])
+    return _states(target, jnp.concatenate(parts)[:n])[0]
 
 
 _chain = eqx.filter_jit(guided_chain)
@@ -170,7 +170,18 @@ _calibrated = eqx.filter_jit(calibrated)
 
 @eqx.filter_jit
 def _states(target: Target, u):
-    return jax.vmap(target.state)(u)
+    """The draws at u, and which of them the event does not exclude.
+
+    Asked of the draws as they are: the same u can end elsewhere by rounding, if its path is
+    chaotic.
+    """
+    states = jax.vmap(target.state)(u)
+    return states, jax.vmap(lambda x: _log_prob(target, x))(states) > -jnp.inf
+
+
+def _log_prob(target: Target, x):
+    """log P(E) of a draw, with its own errors alone."""
+    return target.event.log_prob(target.event.constraint(x), None)
 
 
 def _by_chain(target, guidance, levels, each, key, method) -> EventProbability:
@@ -186,10 +197,9 @@ def _by_chain(target, guidance, levels, each, key, method) -> EventProbability:
     draws = Draws(*(jnp.stack(a) for a in zip(*runs, strict=True)))
     log_each = np.asarray(draws.log_evidence, float)
     log_weights = draws.log_weights + draws.log_evidence[:, None]
-    states = _states(target, draws.u.reshape(-1, draws.u.shape[-1]))
     size = len(target.constraint(draws.u[0, 0]))
     calls = spent + each * ISLANDS * levels * (CHAIN_CALLS + guidance.calls(size))
-    return _of_islands(target, log_each, calls, states, log_weights.reshape(-1), method)
+    return _of_islands(target, log_each, calls, draws.u, log_weights, method)
 
 
 def _has_density(event: AbstractEvent) -> bool:
@@ -197,12 +207,15 @@ def _has_density(event: AbstractEvent) -> bool:
     return not isinstance(event, AbstractRegion) or bool(event.parts().soft)
 
 
-def _of_islands(target, log_each, calls, draws, log_weights, method) -> EventProbability:
+def _of_islands(target, log_each, calls, u, log_weights, method) -> EventProbability:
     """The mean of independent unbiased estimates; Student's interval for its logarithm."""
+    draws, inside = _states(target, u.reshape(-1, u.shape[-1]))
+    log_weights = jnp.where(inside, log_weights.reshape(-1), -jnp.inf)
+    if not jnp.isfinite(log_weights).any():
+        draws, log_weights = draws[:0], log_weights[:0]
     top = log_each.max()
     if not np.isfinite(top):
-        none = draws[:0], log_weights[:0]
-        return EventProbability(0.0, 0.0, 1.0, np.inf, calls, *none, method)
+        return EventProbability(0.0, 0.0, 1.0, np.inf, calls, draws, log_weights, method)
     each = np.exp(log_each - top)
     mean, error = each.mean(), each.std(ddof=1) / len(each) ** 0.5
     relative = error / mean
@@ -249,7 +262,7 @@ def _counted(target: Target, key: Key):
     """Plain draws, and log P(E) of each."""
     noise = jax.random.normal(key, (BATCH, target.size), target.dtype)
     draws = jax.vmap(lambda e: splitting.draw(target, e))(noise)
-    seen = jax.vmap(lambda x: target.event.log_prob(target.event.constraint(x), None))(draws)
+    seen = jax.vmap(lambda x: _log_prob(target, x))(draws)
     return draws, jnp.where(jnp.isnan(seen), -jnp.inf, seen)
 
 
@@ -292,8 +305,7 @@ def _by_density(target, guidance, each, probes, key) -> EventProbability:
     size = len(target.constraint(u[0, 0]))
     calls = 2 * int(steps.sum()) * (guidance.calls(size) * (1 + products))
     calls += 2 * int(more.sum()) * (1 + products)
-    states = _states(target, u.reshape(-1, u.shape[-1]))
-    return _of_islands(target, log_each, calls, states, log_weights.reshape(-1), "density")
+    return _of_islands(target, log_each, calls, u, log_weights, "density")
 
 
 @eqx.filter_jit
