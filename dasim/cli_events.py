@@ -36,8 +36,8 @@ def sample(
     prior: Prior,
     event: Event = None,
     method: Annotated[
-        str, typer.Option(help="smc, splitting, noise-splitting or score, of draws given an event.")
-    ] = "smc",
+        str, typer.Option(help="splitting, smc, noise-splitting or score, of draws given an event.")
+    ] = "splitting",
     n: Annotated[int, typer.Option(min=1, help="How many draws.")] = 500,
     given: Given = None,
     levels: Levels = 64,

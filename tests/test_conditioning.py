@@ -156,8 +156,9 @@ def test_an_observation_has_its_density():
     for method in ("smc", "mc"):
         found = dasim.event_probability(gaussian(), event, KEY, method, n=1600, levels=16)
         assert abs(np.log10(found.probability / exact)) < 4 * found.std_error + 0.01
-    with pytest.raises(TypeError, match="whether it holds is not known"):
-        dasim.event_probability(gaussian(), event, KEY, "splitting", n=64)
+    for asked in (dasim.event_probability, dasim.conditional_draws):
+        with pytest.raises(TypeError, match="has a density, and no margin; take method='smc'"):
+            asked(gaussian(), event, KEY, n=64)
 
 
 def test_composed_events():
@@ -239,8 +240,8 @@ def test_what_is_refused():
     found = dasim.event_probability(gaussian(), impossible, KEY, "smc", n=64, levels=8)
     assert found.low == 0 and found.high == 1 and len(found.draws) == 0
     with pytest.raises(ValueError, match="none of 64 draws meets the event"):
-        dasim.conditional_draws(gaussian(), impossible, KEY, 16, levels=8)
-    with pytest.raises(ValueError, match="method is 'mc', expected one of smc"):
+        dasim.conditional_draws(gaussian(), impossible, KEY, 16, levels=8, method="smc")
+    with pytest.raises(ValueError, match="method is 'mc', expected one of splitting"):
         dasim.conditional_draws(gaussian(), above(0.1), KEY, 16, method="mc")
     with pytest.raises(ValueError, match="n is 0, expected at least 1"):
         dasim.event_probability(gaussian(), impossible, KEY, n=0)

@@ -212,7 +212,7 @@ def test_draws_given_readings_have_the_conditional_law(observed):
     law, n = matrices(prior.denoiser)[0], 500
     gain = np.linalg.solve(h @ law @ h.T + r, h @ law).T
     mean, cov = 0.4 + gain @ (y - 0.4 * h.sum(1)), law - gain @ h @ law
-    x = np.asarray(dasim.conditional_draws(prior, event, KEY, n, levels=32))
+    x = np.asarray(dasim.conditional_draws(prior, event, KEY, n, levels=32, method="smc"))
     std = np.sqrt(np.diag(cov))
     # of draws picked by weights, some are the same
     assert (np.abs(x.mean(0) - mean) < 5 * std / np.sqrt(n / 2)).all()

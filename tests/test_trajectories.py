@@ -1,5 +1,6 @@
 """Priors of trajectories: windows, network, training, files and commands."""
 
+import inspect
 import json
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from safetensors.numpy import load as parse_arrays
 from typer.testing import CliRunner
 
 import dasim
+from dasim import cli_events
 from dasim import config as schema
 from dasim.cli import app
 from dasim.covariance import DiagonalCovariance
@@ -207,6 +209,12 @@ def test_sampling_writes_netcdf_and_a_figure(trained, tmp_path):
         assert data.state.shape == (12, 8, 3) and np.isfinite(data.state).all()
         np.testing.assert_allclose(data.time, 0.1 * np.arange(8))
     assert (tmp_path / "samples.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_commands_have_the_functions_methods():
+    method = lambda f: inspect.signature(f).parameters["method"].default
+    assert method(cli_events.sample) == method(dasim.conditional_draws)
+    assert method(cli_events.probability) == method(dasim.event_probability)
 
 
 def test_a_probability_is_written(trained, tmp_path):

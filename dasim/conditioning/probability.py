@@ -19,7 +19,7 @@ from dasim.resampling import systematic
 from dasim.types import Key
 
 METHODS = "splitting", "smc", "noise-splitting", "mc", "density"
-SAMPLERS = "smc", "splitting", "noise-splitting", "score"
+SAMPLERS = "splitting", "smc", "noise-splitting", "score"
 ISLANDS = 8  # independent runs, from whose differences the error of an estimate is known
 LEVEL = 0.95
 BATCH = 250  # draws at a time
@@ -97,6 +97,7 @@ def event_probability(
         raise ValueError(f"n is {n}, expected at least 1 draw")
     if first is not None and first < n:
         raise ValueError(f"first is {first}, expected at least as many draws as n, {n}")
+    _check_margin(event, method)
     target = Target(prior, event, cond)
     each = -(-n // ISLANDS)
     if method in ("smc", "noise-splitting"):
@@ -116,16 +117,16 @@ def conditional_draws(
     cond: Array | None = None,
     levels: int = 64,
     guidance: AbstractGuidance | None = None,
-    method: str = "smc",
+    method: str = "splitting",
     moves: int = 10,
 ) -> Float[Array, "n *shape"]:
     """`n` draws of the prior given the event.
 
     Args:
-        method: "smc" or "noise-splitting", of four times as many draws, of which `n` are picked by
-            their weights; "splitting", of twenty times, of which `n` are picked and moved on; or
-            "score": the guided chain's draws as they come, cheaper, and biased by what the
-            guidance gets wrong.
+        method: "splitting", of twenty times as many draws, of which `n` are picked and moved on;
+            "smc" or "noise-splitting", of four times as many, of which `n` are picked by their
+            weights; or "score": the guided chain's draws as they come, cheaper, and biased by what
+            the guidance gets wrong. For which events each suits: as in `event_probability`.
         levels, guidance, moves: see `event_probability`.
 
     Raises:
@@ -136,6 +137,7 @@ def conditional_draws(
         raise ValueError(f"n is {n}, expected at least 1 draw")
     if method not in SAMPLERS:
         raise ValueError(f"method is {method!r}, expected one of {', '.join(SAMPLERS)}")
+    _check_margin(event, method)
     target = Target(prior, event, cond)
     if method != "score":
         key, pick = jax.random.split(key)
@@ -205,6 +207,14 @@ def _by_chain(target, guidance, levels, each, key, method) -> EventProbability:
 def _has_density(event: AbstractEvent) -> bool:
     """Whether an event has an error, and hence a density in place of a probability."""
     return not isinstance(event, AbstractRegion) or bool(event.parts().soft)
+
+
+def _check_margin(event: AbstractEvent, method: str):
+    if method == "splitting" and _has_density(event):
+        raise TypeError(
+            "splitting: an event with an error (Equals, an observation) has a density, and no "
+            "margin; take method='smc'"
+        )
 
 
 def _of_islands(target, log_each, calls, u, log_weights, method) -> EventProbability:
