@@ -169,7 +169,8 @@ def listed(row: dict) -> str:
     """The functional's quantiles, and the truth's."""
     if "quantiles" not in row:
         return ""
-    own, true = (", ".join(f"{q:.2f}" for q in row[k]) for k in ("quantiles", "true quantiles"))
+    told = lambda q: f"{q:.2f}" if abs(q) < 1000 else f"{q:.1e}"
+    own, true = (", ".join(map(told, row[k])) for k in ("quantiles", "true quantiles"))
     return f"{own} ({true})"
 
 
